@@ -1,0 +1,98 @@
+"""What the launcher and the run agree on: exit codes, signals, events, pins. Standard library only, no heavy import."""
+
+import signal
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Final
+
+SPECIFICATION_FORMAT: Final = 1
+"""Version of `run.json`. A run refuses a format that it does not know."""
+
+ATTEMPT_VARIABLE: Final = "SAMEBITS_ATTEMPT"
+"""Environment variable with the number of this attempt. Absent when a run is started by hand: it then takes one itself."""
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+"""Signals that ask a run to save and exit with `Exit.SAVED`. All mean the same. Whoever starts a run may start it with
+them blocked; the run unblocks them once its handlers stand, so none is lost while it imports."""
+
+
+class Exit(IntEnum):
+    """Exit codes of `python -m jobs RUN`, the only word that the run says to the task besides the tree."""
+
+    DONE = 0
+    """The run is finished, now or by an earlier attempt."""
+    BROKEN = 1
+    """A crash: it is not retried as if it were a preemption."""
+    SAVED = 75
+    """Asked to stop, saved, can go on. EX_TEMPFAIL of sysexits.h."""
+    FENCED = 76
+    """A newer attempt of the same run exists; this one has written nothing since."""
+    REFUSED = 78
+    """The input, the image or the machine is not what the specification pins. EX_CONFIG."""
+
+
+class Cause(StrEnum):
+    """Why an attempt ended. One per attempt, decided by the arbiter (see `launcher/arbiter.py`)."""
+
+    DONE = "done"
+    PREEMPTED = "preempted"
+    REQUEUED = "requeued"
+    TIME_LIMIT = "time limit"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    CRASHED = "crashed"
+    OUT_OF_MEMORY = "out of memory"
+    NODE_FAILURE = "node failure"
+    REFUSED = "refused"
+    FENCED = "fenced"
+    UNKNOWN = "unknown"
+
+
+class Action(StrEnum):
+    """What the arbiter did about it."""
+
+    NONE = "none"
+    """Nothing to do: finished, or Slurm requeues by itself."""
+    REQUEUE = "requeue"
+    STOP = "stop"
+
+
+class Event(StrEnum):
+    """The `event` key of a line of `events.jsonl`. Lines are appended, never changed; readers fold them per attempt.
+
+    started    by the task:    attempt, time, node, job (``ARRAYJOB_TASK`` or null), restart (Slurm's restart count)
+    resumed    by the run:     attempt, time, step, checkpoint (file name or null), skipped (list of {file, reason}), lost_steps
+    signalled  by the task:    attempt, time, signal (name)
+    saved      by the run:     attempt, time, step, checkpoint, seconds (from the signal to the published checkpoint)
+    ended      by the task:    attempt, time, exit_code (negative: killed by that signal), step (last in the ledger)
+    decided    by the arbiter: attempt, time, cause, action, evidence (the fields of Slurm's answer it was decided on)
+    """
+
+    STARTED = "started"
+    RESUMED = "resumed"
+    SIGNALLED = "signalled"
+    SAVED = "saved"
+    ENDED = "ended"
+    DECIDED = "decided"
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePin:
+    """What a run executes, by content. Written into `run.json`, compared again on the node before anything starts."""
+
+    engine: str
+    """`host`, `docker` or `apptainer`."""
+    environment: str
+    """``sha256:`` of the environment. For `host`: of requirements.lock, which the installed packages must equal."""
+    code: str
+    """``git-tree:`` and the hash of the commit's tree."""
+    python: str
+    """The interpreter's version, ``3.11.2``."""
+    base: str | None = None
+    """``name@sha256:`` of the base image. None for `host`."""
+
+
+TIMING_FIELDS: Final = frozenset(
+    {"time", "seconds", "epoch_seconds", "tokens_per_second", "gpu_utilization", "gpu_reason", "gpu_memory_bytes"}
+)
+"""Keys of a metrics line that say how fast or how busy, not what: two equal runs may differ in them and in nothing else."""

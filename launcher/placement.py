@@ -1,0 +1,37 @@
+"""Where and how a run is placed, for the task and the arbiter on the node. Beside run.json, which says what. Standard library only."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jobs.files import publish_json
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`logs/submissions/ID/placement.json`. Nothing in it changes a result."""
+
+    submission: str
+    """The submission's id."""
+    store: str
+    """The content-addressed folder with images and code."""
+    environment: tuple[str, ...]
+    """Names of variables that reach the run, if set on the node. Values are never written down."""
+    mounts: Mapping[str, str]
+    """Absolute folder: `ro` or `rw`."""
+    site: str
+    preemption: str
+    """What Slurm does to a preempted job here: `requeue` or `cancel`."""
+    budgets: Mapping[str, int]
+    """How often a run may be requeued, by `Cause` value."""
+
+    def write(self, path: Path) -> None:
+        publish_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> "Placement":
+        """Raises OSError or ValueError."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["environment"] = tuple(fields["environment"])
+        return cls(**fields)

@@ -1,0 +1,82 @@
+"""The one door to other programs: run, wait, keep the evidence. Standard library only."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import ExitCode, LaunchError, Problem
+
+LAST_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended. `code` is negative for a signal, as in subprocess."""
+
+    argv: tuple[str, ...]
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def evidence(self) -> str:
+        """Command, exit code and the last lines of both streams, for an error message."""
+        lines = [f"$ {shlex.join(self.argv)}", f"exit code {self.code}"]
+        for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
+            kept = text.strip().splitlines()[-LAST_LINES:]
+            lines += [f"{name}: {line}" for line in kept]
+        return "\n".join(lines)
+
+
+class ProgramMissingError(LaunchError):
+    """The program is not on PATH."""
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    timeout: float | None = 60,
+    kind: ExitCode = ExitCode.CLUSTER,
+) -> Result:
+    """Run a program to its end and return how it ended, whatever its exit code.
+
+    `env` is added to this process's environment. Raises ProgramMissingError (exit code `kind`) when it is not on PATH, and
+    LaunchError of `kind` when it takes longer than `timeout` seconds."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            cwd=cwd,
+            env={**os.environ, **env} if env is not None else None,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        if cwd is not None and not cwd.exists():
+            raise
+        raise ProgramMissingError(kind, [Problem(f"`{argv[0]}` is not on PATH.")]) from error
+    except PermissionError as error:
+        raise ProgramMissingError(kind, [Problem(f"`{argv[0]}` may not be executed: {error}.")]) from error
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(kind, [Problem(f"`{shlex.join(argv)}` gave no answer within {timeout:g} s.")]) from error
+    return Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+def check(result: Result, kind: ExitCode, what: str, hint: str = "") -> Result:
+    """Return `result` if it is a success, else raise LaunchError of `kind` with its evidence."""
+    if result.ok:
+        return result
+    raise LaunchError(kind, [Problem(what, hint=hint)], result.evidence())

@@ -1,0 +1,71 @@
+"""The record of a submission: written before anything is started, completed with the job id, found again after a crash."""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from jobs.files import publish_json
+from jobs.rundir import Tree
+
+State = Literal["intent", "submitted", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """`logs/submissions/ID/submission.json`: one array of Slurm, or one launch on this machine."""
+
+    id: str
+    """Sorts by time; also in the job's comment on Slurm, by which an orphan is found again."""
+    place: Literal["slurm", "local"]
+    state: State
+    seeds: tuple[int, ...]
+    """In array order: task I runs seeds[I]."""
+    job: str | None
+    """The array's job id; None until sbatch has answered, and for `local`."""
+    cluster: str | None
+    partition: str | None
+    host: str
+    pid: int
+    """Of the launcher (intent) or of the local runner."""
+    time: str
+
+    def job_of(self, seed: int) -> str | None:
+        """`ARRAYJOB_TASK`, the only form in which a job is ever named to Slurm."""
+        return f"{self.job}_{self.seeds.index(seed)}" if self.job is not None else None
+
+    def folder(self, tree: Tree) -> Path:
+        return tree.submissions / self.id
+
+    def write(self, tree: Tree) -> "Submission":
+        """Publish it, for the submission and for each of its seeds. Returns itself."""
+        folder = self.folder(tree)
+        folder.mkdir(parents=True, exist_ok=True)
+        publish_json(folder / "submission.json", asdict(self))
+        for seed in self.seeds:
+            run = tree.run(seed)
+            run.logs.mkdir(parents=True, exist_ok=True)
+            publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed)})
+        return self
+
+    def with_state(self, state: State, job: str | None = None) -> "Submission":
+        return replace(self, state=state, job=job if job is not None else self.job)
+
+
+def new_id() -> str:
+    """`20260131-120000-1a2b`: sorts by time, safe in a path and in a Slurm comment."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def submissions(tree: Tree) -> list[Submission]:
+    """All submissions of a tree, oldest first. A folder without a readable record is passed over: it never became an intent."""
+    found = []
+    for path in sorted(tree.submissions.glob("*/submission.json")):
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            found.append(Submission(**{**fields, "seeds": tuple(fields["seeds"])}))
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    return found
