@@ -25,6 +25,8 @@ class Placement:
     """What Slurm does to a preempted job here: `requeue` or `cancel`."""
     budgets: Mapping[str, int]
     """How often a run may be requeued, by `Cause` value."""
+    signal_seconds: int = 0
+    """How long before the time limit Slurm sends its signal; 0 on this machine."""
 
     def write(self, path: Path) -> None:
         publish_json(path, asdict(self))

@@ -1,11 +1,15 @@
 """The plan: everything that a launch will do, decided before it does anything. Pure and frozen; --dry-run prints it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from jobs.contract import ImagePin
+from jobs.contract import Cause, ImagePin
 from launcher.engines import ImageRequest
+
+BUDGETS: Final[Mapping[str, int]] = {Cause.PREEMPTED: 1000, Cause.TIME_LIMIT: 100, Cause.NODE_FAILURE: 5}
+"""How often one submission is requeued where the site says nothing. Being preempted is nobody's fault, hence the large number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,15 @@ class SlurmRequest:
     """How many seeds run at once."""
     exclude: str | None
     setup: tuple[str, ...]
-    """Shell lines before the step, already quoted."""
+    """The site's shell lines before the step (`module load ...`). `launcher/batch.py` adds the project's own."""
     teardown: tuple[str, ...]
-    """Shell lines after the step, already quoted: the arbiter."""
+    """The site's shell lines after the step, before the arbiter."""
     additional: Mapping[str, str]
     """Further sbatch parameters of the site, by name."""
+    preemption: str = "requeue"
+    """What Slurm does to a preempted job here: `requeue` or `cancel`."""
+    budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGETS))
+    """How often one submission may be requeued, by `Cause` value."""
 
 
 @dataclass(frozen=True, slots=True)
