@@ -1,4 +1,4 @@
-"""Where and how a run is placed, for the task and the arbiter on the node. Beside run.json, which says what. Standard library only."""
+"""Where and how a run is placed, for the task and the arbiter on the node; run.json says what. Stdlib only."""
 
 import json
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from jobs.contract import Cause, ImagePin
 from launcher.engines import ImageRequest
 
 BUDGETS: Final[Mapping[str, int]] = {Cause.PREEMPTED: 1000, Cause.TIME_LIMIT: 100, Cause.NODE_FAILURE: 5}
-"""How often one submission is requeued where the site says nothing. Being preempted is nobody's fault, hence the large number."""
+"""How often one submission is requeued where the site says nothing. Preemption is nobody's fault: a large number."""
 
 
 @dataclass(frozen=True, slots=True)
