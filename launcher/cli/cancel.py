@@ -1,0 +1,29 @@
+"""`launch cancel NAME`."""
+
+from pathlib import Path
+
+import click
+
+from launcher.cli import options
+
+EPILOG = """\b
+Examples:
+  launch cancel x             all runs of experiments/x
+  launch cancel x --seed 2    one of them
+"""
+
+
+@click.command("cancel", epilog=EPILOG)
+@click.argument("name")
+@options.seed
+@options.experiments
+def command(name: str, *, seed: int | None, experiments: Path | None) -> int:
+    """Stop an experiment's runs for good.
+
+    They save first where there is time, and Slurm does not start them again. Launching the config again goes on from
+    there.
+    """
+    from launcher.cancel import cancel
+    from launcher.experiments import existing_tree
+
+    return cancel(existing_tree(experiments, name), seed)

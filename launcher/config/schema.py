@@ -1,0 +1,181 @@
+"""The schema of an experiment's config: the recipe, its name and seeds, the image, and what the cluster is asked for.
+
+Every field is documented where it stands: `launch schema` shows these texts in the user's editor, and docs/config.md
+is made of them."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from jobs.recipe import Positive, Recipe, Section, Seed
+from launcher import walltime
+from launcher.config.mistake import Mistake, Mistakes
+
+NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+CLOCK: Final = r"^([0-9]{1,3}-)?[0-9]{1,4}:[0-9]{2}:[0-9]{2}$"
+MEMORY: Final = r"^[1-9][0-9]{0,6}[KMGT]$"
+WORD: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.,@:+-]*$"
+
+
+def slug(text: str) -> str:
+    """The nearest name to a text; may be empty."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip(".-_")[:63].replace("..", ".")
+
+
+def check_name(name: str) -> str:
+    """A name that is safe as a folder, in a file's name, as a job's name and in a shell. Raises ValueError."""
+    if re.fullmatch(NAME, name, re.ASCII) and ".." not in name and "\n" not in name:
+        return name
+    near = slug(name)
+    hint = f" Write {near}." if near else ""
+    if not name:
+        raise ValueError("is empty")
+    if ".." in name:
+        raise ValueError(f"may not hold `..`: it is the name of a folder.{hint}")
+    if len(name) > 63:  # noqa: PLR2004 - of the pattern above
+        raise ValueError(f"has {len(name)} characters; at most 63 fit the names of files and jobs")
+    if not name[0].isascii() or not name[0].isalnum():
+        raise ValueError(f"starts with {_shown(name[0])}; it must start with a letter or a digit.{hint}")
+    bad = next(character for character in name if not re.fullmatch(r"[a-z0-9._-]", character, re.ASCII))
+    raise ValueError(f"holds {_shown(bad)}; only a-z, 0-9, `.`, `_` and `-` are safe in files, jobs and shells.{hint}")
+
+
+def _shown(character: str) -> str:
+    words = {
+        " ": "a space",
+        "\n": "a line break",
+        "\t": "a tab",
+        '"': 'a quote (")',
+        "'": "a quote (')",
+        "/": "a slash",
+    }
+    if character.isascii() and character.isupper():
+        return f"the capital letter {character}"
+    return words.get(character, f"`{character}`" if character.isprintable() else f"U+{ord(character):04X}")
+
+
+def check_clock(text: str) -> str:
+    walltime.clock(text)
+    return text
+
+
+def check_memory(text: str) -> str:
+    if not re.fullmatch(MEMORY, text, re.ASCII):
+        raise ValueError('is not an amount of memory: a whole number and K, M, G or T, such as "2G"')
+    return text
+
+
+def check_word(text: str) -> str:
+    """A name that Slurm gave: one word, which cannot pass for an option or start a new line of a script."""
+    if not re.fullmatch(WORD, text, re.ASCII) or "\n" in text:
+        raise ValueError("is not one plain word, as Slurm's names are")
+    return text
+
+
+def check_relative(path: str) -> str:
+    """A path inside the repository."""
+    parts = path.split("/")
+    if not path or path.startswith(("/", "~")) or ".." in parts or any(ord(c) < ord(" ") for c in path):
+        raise ValueError("is not a path inside the repository, relative to its top")
+    return path
+
+
+Name = Annotated[str, AfterValidator(check_name), WithJsonSchema({"type": "string", "pattern": NAME})]
+Clock = Annotated[str, AfterValidator(check_clock), WithJsonSchema({"type": "string", "pattern": CLOCK})]
+Memory = Annotated[str, AfterValidator(check_memory), WithJsonSchema({"type": "string", "pattern": MEMORY})]
+Word = Annotated[str, AfterValidator(check_word), WithJsonSchema({"type": "string", "pattern": WORD})]
+RelativePath = Annotated[str, AfterValidator(check_relative)]
+
+
+def check_seeds(seeds: list[int]) -> list[int]:
+    again = [
+        Mistake((index,), f"seed {seed} is given twice.", "Each seed is one run.")
+        for index, seed in enumerate(seeds)
+        if seed in seeds[:index]
+    ]
+    if again:
+        raise Mistakes(again)
+    return seeds
+
+
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1, max_length=1000, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(check_seeds),
+]
+
+
+class Image(Section):
+    """What the runs execute in, pinned by content."""
+
+    engine: Literal["host"] = "host"
+    """host: the locked virtual environment of this project, compared with the lock before anything starts."""
+    lock: RelativePath = "requirements.lock"
+    """The lock of that environment, in the repository: every package `==`, with hashes."""
+
+
+class Cluster(Section):
+    """What one run (one seed) asks of Slurm. Nothing here changes a result. On this machine only `parallel` counts."""
+
+    nodes: Positive = 1
+    """Machines per run. Only 1 for now."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs per run: 1 for `numerics.device: cuda`."""
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU cores per run: at least `numerics.threads`."""
+    memory: Memory = "2G"
+    """Main memory per run: a whole number and K, M, G or T."""
+    time: Clock | None = None
+    """Time limit of one attempt, HH:MM:SS or D-HH:MM:SS. A run that needs longer saves before the limit and goes on
+    in the next attempt. null: the site's default. `--time` counts more."""
+    parallel: Positive | None = None
+    """How many seeds run at once. null: all on Slurm; on this machine, as many as its cores allow."""
+
+
+class Experiment(Recipe):
+    """One experiment: a config file. Committed with the code, and never changed after its experiment started."""
+
+    name: Name
+    """Name of the experiment and of its folder: a-z, 0-9, `.`, `_`, `-`; at most 63 characters. A changed config
+    needs a new name."""
+    seeds: Seeds
+    """One run each. There is no default: a number without its seed cannot be reproduced."""
+    image: Image = Image()
+    """What the runs execute in."""
+    cluster: Cluster = Cluster()
+    """What one run asks of Slurm."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if found := list(conflicts(self)):
+            raise Mistakes(found)
+        return self
+
+
+ORDER: Final = ("name", "seeds", *Recipe.model_fields, "image", "cluster")
+"""The order in which a config is written."""
+
+
+def conflicts(experiment: Experiment) -> Iterator[Mistake]:
+    """What is wrong between sections that are each right."""
+    cluster, numerics = experiment.cluster, experiment.numerics
+    if numerics.threads > cluster.cpus:
+        yield Mistake(
+            ("numerics", "threads"),
+            f"is {numerics.threads}, but cluster.cpus is {cluster.cpus}.",
+            f"Ask for the cores: cluster: {{cpus: {numerics.threads}}}.",
+        )
+    if numerics.device == "cuda" and cluster.gpus == 0:
+        yield Mistake(("numerics", "device"), "is cuda, but cluster.gpus is 0.", "Ask for it: cluster: {gpus: 1}.")
+    if cluster.nodes > 1:
+        yield Mistake(("cluster", "nodes"), f"is {cluster.nodes}; a run uses one node for now.", "Write 1.")
+    if cluster.gpus > 1:
+        yield Mistake(("cluster", "gpus"), f"is {cluster.gpus}; a run uses one GPU for now.", "Write 1.")
+    if experiment.data.tokenizer == "pretrained" and experiment.model.pretrained is None:
+        yield Mistake(
+            ("data", "tokenizer"),
+            "is pretrained, but model.pretrained is not given.",
+            "Write characters, or give model.pretrained.",
+        )
