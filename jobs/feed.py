@@ -1,0 +1,80 @@
+"""Rows into batches: any number of loader workers, random transforms included, and always the same bits (R4)."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from jobs import preemption
+from jobs.determinism import random_state, restore_random_state, seed_everything
+from jobs.order import Course, Purpose, Row, mix
+
+Batch = dict[str, torch.Tensor]
+
+
+class SeededRows(Dataset[Any]):
+    """Rows by (number, seed). What a row's transforms draw from the global generators becomes a function of its position,
+    whatever process loads it; the generators themselves are left as they were found."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+        self.draws = getattr(rows, "draws", True)
+        """Rows that say `draws = False` draw nothing, and are spared the seeding."""
+
+    def __getitems__(self, rows: Sequence[Row]) -> list[Any]:
+        if not self.draws:
+            return [self.rows[row.number] for row in rows]
+        kept = random_state("cpu")
+        try:
+            return [self._seeded(row) for row in rows]
+        finally:
+            restore_random_state(kept)
+
+    def _seeded(self, row: Row) -> Any:
+        random.seed(row.seed)
+        np.random.seed(row.seed & 0xFFFFFFFF)  # noqa: NPY002 - the global generator is what transforms draw from
+        torch.default_generator.manual_seed(row.seed)
+        return self.rows[row.number]
+
+    def __getitem__(self, row: Row) -> Any:
+        return self.__getitems__([row])[0]
+
+
+class _Order:
+    """The batch sampler: the rest of the course from where the run stands."""
+
+    def __init__(self, course: Course, step: int, done: int) -> None:
+        self._course, self._step, self._done = course, step, done
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        return self._course.feed(self._step, self._done)
+
+
+class _StartWorker:
+    """R4: a worker's generators follow from the run's seed and the worker's number; and it leaves stop signals to its parent."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __call__(self, worker: int) -> None:
+        preemption.deafen()
+        seed_everything(mix(self._seed, Purpose.WORKER, worker) & 0xFFFFFFFF)
+
+
+def feed(
+    rows: Any, course: Course, *, step: int, done: int, workers: int, collate: Callable[[Sequence[Any]], Batch]
+) -> Iterator[Batch]:
+    """Every micro-batch from (step, `done` micro-batches already done) to the end of the course."""
+    loader = DataLoader(
+        SeededRows(rows),
+        batch_sampler=_Order(course, step, done),  # it needs no length
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_StartWorker(course.seed),
+        # Its own generator: else making an iterator would draw from the global one, once more after each resume.
+        generator=torch.Generator().manual_seed(course.seed),
+    )
+    return iter(loader)

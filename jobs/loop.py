@@ -1,0 +1,193 @@
+"""The training loop: evaluate when due, else one micro-batch after the other, and ask between them whether to stop."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+
+from jobs.feed import Batch
+from jobs.ledger import Ledger
+from jobs.metrics import Display, Metrics
+from jobs.order import Course, learning_rate_factor
+from jobs.recipe import Training
+from jobs.state import TrainingState
+
+IGNORED = -100
+"""Label of a token that does not count: torch's and transformers' convention."""
+
+Evaluate = Callable[[], Any]
+"""The loss and accuracy of the model as it is, or None when it was asked to stop meanwhile."""
+
+
+class Gauge(Protocol):
+    """How busy the device is: see `jobs/gpu.py`."""
+
+    def read(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the loop works with, besides the state that it changes."""
+
+    training: Training
+    course: Course
+    batches: Iterator[Batch]
+    evaluate: Evaluate
+    metrics: Metrics
+    ledger: Ledger
+    display: Display
+    gauge: Gauge
+    save: Callable[[str], None]
+    """Called with `epoch`, `between` or `best epoch` when a checkpoint is due; survives a full disk by itself."""
+    every_steps: int | None
+    stop: Callable[[], bool]
+
+
+def train(state: TrainingState, parts: Parts) -> bool:
+    """Go on from where `state` stands. True when the course is finished, False when asked to stop: then the state is at rest,
+    between two micro-batches or before an evaluation, and waits to be saved."""
+    progress, course = state.progress, parts.course
+    while True:
+        if progress.step == progress.evaluated * course.steps_per_epoch and progress.micro == 0:
+            if not _evaluate(state, parts):
+                return False
+        elif progress.step == course.steps:
+            return True
+        elif not _step(state, parts):
+            return False
+
+
+def token_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
+    """Cross entropy summed over the counted tokens of a batch, in fp32, and their number.
+
+    A sum, not a mean: divided by the tokens of the whole step at its end, every token counts the same however the step is cut
+    into micro-batches."""
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    labels = batch["labels"][:, 1:]
+    loss = functional.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
+    )
+    return loss, int((labels != IGNORED).sum())
+
+
+def autocast(training: Training, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """The precision of the forward pass."""
+    if training.precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _evaluate(state: TrainingState, parts: Parts) -> bool:
+    started = time.monotonic()
+    result = parts.evaluate()
+    progress = state.progress
+    progress.epoch_seconds += time.monotonic() - started
+    if result is None:
+        return False
+    epoch = progress.evaluated
+    line = {
+        "kind": "evaluation",
+        "step": progress.step,
+        "epoch": epoch,
+        "train_loss": progress.epoch_loss / progress.epoch_tokens if progress.epoch_tokens else None,
+        "val_loss": result.loss,
+        "accuracy": result.accuracy,
+        "rows": result.rows,
+        "epoch_seconds": progress.epoch_seconds,
+        **parts.gauge.read(),
+    }
+    parts.metrics.append(line)
+    parts.display.evaluation(line)
+    progress.evaluated += 1
+    progress.epoch_loss, progress.epoch_tokens, progress.epoch_seconds = 0.0, 0, 0.0
+    progress.val_loss, progress.accuracy = result.loss, result.accuracy
+    if epoch == 0:
+        progress.first_val_loss, progress.first_accuracy = result.loss, result.accuracy
+        return True
+    best = progress.best_loss is None or result.loss < progress.best_loss
+    if best:
+        progress.best_loss = result.loss
+    parts.save("best epoch" if best else "epoch")
+    return True
+
+
+def _step(state: TrainingState, parts: Parts) -> bool:
+    started = time.monotonic()
+    progress, course = state.progress, parts.course
+    count = len(course.micro_batches(progress.step))
+    while progress.micro < count:
+        if parts.stop():
+            progress.epoch_seconds += time.monotonic() - started
+            return False
+        _micro_batch(state, parts)
+    loss, tokens = progress.step_loss / max(1, progress.step_tokens), progress.step_tokens
+    factor = learning_rate_factor(parts.training.schedule, progress.step, course.steps)
+    grad_norm, lr = _update(state, parts.training, factor, max(1, tokens))
+    progress.epoch_loss += progress.step_loss
+    progress.epoch_tokens += tokens
+    progress.step += 1
+    progress.micro, progress.step_loss, progress.step_tokens, progress.last_loss = 0, 0.0, 0, loss
+    parts.ledger.append(progress.step, loss, grad_norm, state.checksum())
+    seconds = time.monotonic() - started
+    progress.epoch_seconds += seconds
+    line = {
+        "kind": "train",
+        "step": progress.step,
+        "epoch": course.epoch(progress.step - 1) + 1,
+        "loss": loss,
+        "lr": lr,
+        "grad_norm": grad_norm,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "seconds": seconds,
+    }
+    parts.metrics.append(line)
+    parts.display.step(line)
+    if parts.every_steps and progress.step % parts.every_steps == 0 and progress.step % course.steps_per_epoch:
+        parts.save("between")
+    return True
+
+
+def _micro_batch(state: TrainingState, parts: Parts) -> None:
+    progress = state.progress
+    batch = {name: tensor.to(state.device, non_blocking=True) for name, tensor in next(parts.batches).items()}
+    state.model.train()
+    torch.manual_seed(parts.course.dropout_seed(progress.step, progress.micro))
+    with autocast(parts.training, state.device):
+        loss, tokens = token_loss(state.model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    progress.step_loss += loss.item()
+    progress.step_tokens += tokens
+    progress.micro += 1
+
+
+def _update(state: TrainingState, training: Training, factor: float, tokens: int) -> tuple[float, float]:
+    """One optimizer step. Returns the gradient's norm before clipping, and the learning rate."""
+    gradients = [p.grad for p in state.trainable.values() if p.grad is not None]
+    torch._foreach_div_(gradients, float(tokens))
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if training.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(state.trainable.values(), training.clip_norm, norm)
+    lr = training.optimizer.lr * factor
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return norm.item(), lr
+
+
+def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of the recipe. `foreach` is spelt out: torch picks it by device, and it changes nothing but speed."""
+    asked = training.optimizer
+    if asked.name == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=asked.lr, momentum=asked.momentum, weight_decay=asked.weight_decay, foreach=True
+        )
+    betas = (asked.betas[0], asked.betas[1])
+    return torch.optim.AdamW(
+        parameters, lr=asked.lr, betas=betas, eps=asked.eps, weight_decay=asked.weight_decay, foreach=True
+    )

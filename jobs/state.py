@@ -1,0 +1,103 @@
+"""All that must survive a stop, in one place: what is not captured here does not exist after a preemption."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from jobs.checkpoint import Position
+from jobs.determinism import random_state, restore_random_state
+from jobs.errors import Refused
+from jobs.ledger import Checksum
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the run stands and what it has summed up on the way. Plain numbers; floats are kept exactly."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    micro: int = 0
+    """Micro-batches of the step under way that are done."""
+    evaluated: int = 0
+    """Evaluations done; the first is the one before training."""
+    step_loss: float = 0.0
+    """Sum over the tokens of the step under way."""
+    step_tokens: int = 0
+    epoch_loss: float = 0.0
+    """Sum over the tokens of the epoch under way."""
+    epoch_tokens: int = 0
+    epoch_seconds: float = 0.0
+    """Working time in the epoch under way, over all attempts. Not part of the bits."""
+    last_loss: float = 0.0
+    """Mean loss of the last finished step."""
+    first_val_loss: float | None = None
+    first_accuracy: float | None = None
+    val_loss: float | None = None
+    accuracy: float | None = None
+    best_loss: float | None = None
+    """Lowest validation loss after an epoch."""
+
+    @property
+    def position(self) -> Position:
+        return Position(self.step, self.micro, self.evaluated)
+
+
+class TrainingState:
+    """Model, optimizer, progress, and the gradients of the step under way.
+
+    Gradients lie in `.grad`, where each backward pass adds to what is there: in the order of the micro-batches, so that stopping
+    between two of them changes no sum."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        self.model, self.optimizer, self.device = model, optimizer, device
+        self.progress = Progress()
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._buffers = dict(model.named_buffers())
+        frozen = [p for p in model.parameters() if not p.requires_grad]
+        self.base = Checksum(frozen)() if frozen else None
+        """Checksum of the weights that are not trained, and so not saved."""
+        self.checksum = Checksum(self.trainable.values())
+
+    def capture(self) -> dict[str, Any]:
+        """A copy on the CPU of everything, of tensors, numbers, texts, lists and dicts alone."""
+        return {
+            "model": {name: _copy(p) for name, p in self.trainable.items()},
+            "buffers": {name: _copy(b) for name, b in self._buffers.items() if b is not None},
+            "base": self.base,
+            "optimizer": _copy(self.optimizer.state_dict()),
+            "gradients": {name: _copy(p.grad) for name, p in self.trainable.items() if p.grad is not None},
+            "progress": asdict(self.progress),
+            "random": random_state(self.device.type),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `capture`. Raises Refused when the state is that of another model."""
+        if state["base"] != self.base:
+            raise Refused(
+                f"the frozen weights are not those that the checkpoint was trained on (checksum {self.base}, "
+                f"the checkpoint says {state['base']})"
+            )
+        if set(state["model"]) != set(self.trainable):
+            raise Refused("the checkpoint holds other trainable parameters than the model has")
+        for name, parameter in self.trainable.items():
+            parameter.copy_(state["model"][name])
+            gradient = state["gradients"].get(name)
+            parameter.grad = None if gradient is None else gradient.to(self.device)
+        for name, value in state["buffers"].items():
+            self._buffers[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        restore_random_state(state["random"])
+
+
+def _copy(value: Any) -> Any:
+    """Tensors cloned to the CPU, containers rebuilt: later steps must not write into a snapshot."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(part) for part in value]
+    return value
