@@ -17,8 +17,8 @@ def words(*parts: str | Path) -> str:
 def python(interpreter: str) -> tuple[str, ...]:
     """How the launcher starts on the node: the interpreter that planned the run, and only what is installed in it.
 
-    -I: neither the folder that the job starts in, nor PYTHONPATH, nor the user's site-packages can put another `launcher`
-    first."""
+    -I: neither the folder that the job starts in, nor PYTHONPATH, nor the user's site-packages can bring another
+    `launcher`."""
     return (interpreter, "-u", "-I")
 
 

@@ -26,6 +26,9 @@ ENDED_STATES: Final = frozenset(
 """A job in one of these does not come back by itself."""
 
 
+_LEFT: Final = frozenset({"PREEMPTED", "REQUEUED"})
+
+
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """`scontrol show job -o JOB`: the controller's own word, without accounting."""
@@ -77,7 +80,7 @@ class Answer:
 
     jobs: Mapping[str, JobStatus]
     silent: str = ""
-    """Why nothing can be said about a job that is missing here (controller down, no Slurm on this machine); else empty."""
+    """Why nothing can be said about a job that is missing here (controller down, no Slurm here); else empty."""
     accounting: bool = True
     """False: sacct answered nothing, so that a job unknown here may have ended longer ago than Slurm remembers."""
 
@@ -110,8 +113,8 @@ def job_facts(job: str) -> JobFacts | None:
 def parse_job(text: str) -> JobFacts | None:
     """The first record of `scontrol show job -o`; None when there is none.
 
-    A job's name, comment and paths may hold anything, ` JobState=` too. They stand before `UserId=` and after `Command=`;
-    what is read here stands between the two."""
+    A job's name, comment and paths may hold anything, ` JobState=` too. Those stand before `UserId=` and after
+    `Command=`; what is read here stands between the two."""
     line = next((line for line in text.splitlines() if "JobId=" in line), "")
     head, _, _ = line.partition(" Command=")
     _, mark, known = head.rpartition(" UserId=")
@@ -237,7 +240,7 @@ def limit_minutes(text: str) -> int | None:
 def find_comment(comment: str, folder: str) -> str | None:
     """The array job id of my job with this comment, or that starts in this folder; None if there is none.
 
-    The folder is for accounting that does not keep comments. Raises LaunchError when Slurm gives no answer: then nothing
+    The folder is for accounting that does not keep comments. Raises LaunchError when Slurm is silent: then nothing
     may be concluded."""
     queue = run(["squeue", "-h", "-r", "--me", "-t", "all", "-o", "%F|%k"], timeout=30)
     if not queue.ok:
@@ -261,6 +264,24 @@ def requeue(job: str) -> Result:
         msg = f"{job} would name the whole array"
         raise ValueError(msg)
     return run(["scontrol", "requeue", job], timeout=15)
+
+
+def last_end(job: str) -> str | None:
+    """How accounting names the newest finished start of a job: PREEMPTED, REQUEUED ...; None where nothing is known."""
+    try:
+        answer = run(["sacct", "-n", "-X", "-P", "--duplicates", "-j", job, "--format=Start,State"], timeout=5)
+    except LaunchError:
+        return None
+    ended = [line.partition("|") for line in answer.stdout.splitlines() if line] if answer.ok else []
+    states = [state.split()[0] for start, _, state in sorted(ended) if start[:1].isdigit() and state in _LEFT]
+    return states[-1] if states else None
+
+
+def is_silent(answer: Result) -> bool:
+    """Whether the controller could not be reached, so that asking again may help."""
+    return not answer.ok and any(
+        word in answer.stderr for word in ("contact slurm controller", "Socket timed out", "refused")
+    )
 
 
 def release(array: str) -> Result:

@@ -50,6 +50,12 @@ class Submission:
             publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed)})
         return self
 
+    @classmethod
+    def read(cls, path: Path) -> "Submission":
+        """Raises OSError, ValueError or TypeError."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**fields, "seeds": tuple(fields["seeds"])})
+
     def with_state(self, state: State, job: str | None = None) -> "Submission":
         return replace(self, state=state, job=job if job is not None else self.job)
 
@@ -64,8 +70,7 @@ def submissions(tree: Tree) -> list[Submission]:
     found = []
     for path in sorted(tree.submissions.glob("*/submission.json")):
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            found.append(Submission(**{**fields, "seeds": tuple(fields["seeds"])}))
+            found.append(Submission.read(path))
         except (OSError, ValueError, TypeError, KeyError):
             continue
     return found

@@ -1,0 +1,170 @@
+"""Runs in the batch script after the step: asks Slurm once why it ended, records that, requeues or stops. Stdlib only.
+
+Never two restarts for one end. `scontrol requeue` makes the job PENDING and counts the restart at once, while this script
+still runs. What Slurm would do afterwards by itself (24.11 requeues every job that ends within the grace of its
+preemption; the end of the grace does on all versions) looks for a job that is RUNNING, and finds none. The other way
+round, if Slurm was faster, it refuses our requeue because the job is pending, and that counts as done. The new start
+cannot begin before this script has ended, so a requeue can never hit it."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from jobs.contract import Action, Cause, Event, Exit
+from jobs.files import append_line, now
+from jobs.rundir import RunDir, Tree
+from launcher import cluster
+from launcher.attempts import AttemptRecord, attempts
+from launcher.causes import Decision, Situation, decide
+from launcher.errors import LaunchError
+from launcher.placement import Placement
+from launcher.process import Result
+from launcher.record import Submission
+
+PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
+"""Seconds between questions to a controller that does not answer: a minute in all. A restart of it takes less."""
+ALREADY: Final = ("pending", "already")
+"""Words of Slurm's refusal to requeue what is requeued."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code of the job, so that Slurm's state tells the truth: 0 done, 75 in the queue again, 1 everything else."""
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--placement", type=Path, required=True)
+    parser.add_argument("--code", type=int, required=True, help="exit code of the step, for the evidence only")
+    arguments = parser.parse_args(argv)
+    job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    placement = Placement.read(arguments.placement)
+    run = run_of(arguments.placement, int(os.environ["SLURM_ARRAY_TASK_ID"]))
+    return arbitrate(run, job, restarts, placement, arguments.code)
+
+
+def run_of(placement: Path, task: int) -> RunDir:
+    """The run of an array task. `placement` is `experiments/NAME/logs/submissions/ID/placement.json`."""
+    submission = Submission.read(placement.with_name("submission.json"))
+    return Tree(placement.absolute().parents[3]).run(submission.seeds[task])
+
+
+def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_code: int) -> int:
+    """Decide, record, act, say. In this order: a requeue ends this process, so nothing may be left to do after it."""
+    history = attempts(run)
+    mine = [record for record in history if record.job == job and record.restart == restarts]
+    number = mine[-1].number if mine else 0
+    decision = decide(situation(history, job, restarts, placement, done=run.done.exists()))
+    evidence = {**decision.evidence, "job": job, "step_exit_code": step_code, "why": decision.why}
+    decision = replace(decision, evidence=evidence)
+    _record(run, number, decision)
+    _say(job, number, decision)
+    if decision.action is Action.REQUEUE:
+        refused = _persist(lambda: cluster.requeue(job))
+        if refused is not None:
+            why = f"{decision.why}; but `scontrol requeue {job}` failed: {refused}"
+            decision = replace(decision, action=Action.STOP, why=why, evidence={**decision.evidence, "why": why})
+            _record(run, number, decision)
+            _say(job, number, decision)
+    if decision.cause is Cause.DONE:
+        return Exit.DONE
+    return Exit.SAVED if decision.action in {Action.REQUEUE, Action.NONE} else Exit.BROKEN
+
+
+def situation(
+    history: list[AttemptRecord], job: str, restarts: int, placement: Placement, *, done: bool = False
+) -> Situation:
+    """What the tree and Slurm say about this start of the job. Slurm is not asked where its answer cannot matter."""
+    mine = [record for record in history if record.job == job]
+    this = next((record for record in reversed(mine) if record.restart == restarts), None)
+    code = this.exit_code if this else None
+    if done and code is None:
+        code = Exit.DONE
+    facts = None if code in {Exit.DONE, Exit.REFUSED, Exit.FENCED} else _ask(job)
+    requeued = facts is not None and facts.restarts > restarts
+    return Situation(
+        code=code,
+        restarts=restarts,
+        facts=facts,
+        now=datetime.now().astimezone().replace(tzinfo=None),
+        signal_seconds=placement.signal_seconds,
+        budgets=placement.budgets,
+        used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
+        idle=_idle(mine, this),
+        accounting=cluster.last_end(job) if requeued else None,
+    )
+
+
+def _idle(mine: list[AttemptRecord], this: AttemptRecord | None) -> int:
+    """Starts in a row, this one included, without a finished step. Earlier ones count if the time limit ended them."""
+    if this is None or (this.progress or 0) > 0:
+        return 0
+    count = 1
+    for record in reversed(mine[: mine.index(this)]):
+        if record.cause != Cause.TIME_LIMIT or (record.progress or 0) > 0:
+            break
+        count += 1
+    return count
+
+
+def _ask(job: str) -> cluster.JobFacts | None:
+    for pause in (*PATIENCE, None):
+        try:
+            return cluster.job_facts(job)
+        except LaunchError as error:
+            print(f"samebits: {error}", flush=True)  # noqa: T201 - the job's log is this program's terminal
+            if pause is not None:
+                time.sleep(pause)
+    return None
+
+
+def _persist(order: Callable[[], Result]) -> str | None:
+    """Give an order until Slurm answers it. None: it is carried out; else its refusal."""
+    refusal = "no answer"
+    for pause in (*PATIENCE, None):
+        try:
+            answer = order()
+        except LaunchError as error:
+            refusal = str(error)
+        else:
+            refusal = cluster.first_line(answer)
+            if answer.ok or any(word in refusal.lower() for word in ALREADY):
+                return None
+            if not cluster.is_silent(answer):
+                return refusal
+        if pause is not None:
+            time.sleep(pause)
+    return refusal
+
+
+def _record(run: RunDir, attempt: int, decision: Decision) -> None:
+    line: Mapping[str, object] = {
+        "event": Event.DECIDED,
+        "attempt": attempt,
+        "time": now(),
+        "cause": decision.cause,
+        "action": decision.action,
+        "evidence": dict(decision.evidence),
+    }
+    try:
+        run.logs.mkdir(parents=True, exist_ok=True)
+        append_line(run.events, line)
+    except OSError as error:  # a full disk must not keep a preempted run out of the queue
+        print(f"samebits: {run.events} cannot be written: {error}", flush=True)  # noqa: T201
+
+
+def _say(job: str, attempt: int, decision: Decision) -> None:
+    words = {Action.NONE: "nothing to do", Action.REQUEUE: "back into the queue", Action.STOP: "stop"}
+    line = f"samebits: job {job}, attempt {attempt}: {decision.cause}: {words[decision.action]} ({decision.why})"
+    print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
