@@ -1,4 +1,4 @@
-"""`python -m jobs RUN`: run, resume or find done the run that the specification RUN describes. Standard library only, up to `run`."""
+"""`python -m jobs RUN`: run, resume or find done what the specification RUN describes. Standard library only, up to `run`."""
 
 import json
 import os
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from jobs import preemption
 from jobs.contract import Exit
-from jobs.errors import Fenced, Refused
+from jobs.errors import Failed, Fenced, Refused
 
 REEXECUTED = "SAMEBITS_REEXECUTED"
-"""Set over the one exec that gives the process its numerics environment, so that it happens once."""
+"""The process that was executed anew to get its numerics environment. An exec keeps the process id, a child has another: so
+that it happens once, and a run started from within a run is not mistaken for one."""
 
 
 def set_numerics(path: Path) -> None:
@@ -26,11 +27,12 @@ def set_numerics(path: Path) -> None:
         raise Refused(f"{path}: is not a run's specification: {type(error).__name__}: {error}") from error
     if all(os.environ.get(name) == value for name, value in wanted.items()):
         return
-    if REEXECUTED in os.environ:
-        raise Refused("the environment that pins the bits does not stay set over an exec")
+    if os.environ.get(REEXECUTED) == str(os.getpid()):
+        lost = ", ".join(f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value)
+        raise Refused(f"the environment that pins the bits does not stay set over an exec: {lost}")
     arguments = [sys.executable, *sys.orig_argv[1:]]
     os.execve(  # noqa: S606 - the same program
-        sys.executable, arguments, {**os.environ, **wanted, REEXECUTED: "1"}
+        sys.executable, arguments, {**os.environ, **wanted, REEXECUTED: str(os.getpid())}
     )
 
 
@@ -53,9 +55,15 @@ def main(arguments: list[str]) -> int:
     except Fenced as reason:
         print(f"fenced: {reason}", file=sys.stderr, flush=True)
         return Exit.FENCED
+    except Failed as reason:
+        print(f"broken: {reason}", file=sys.stderr, flush=True)
+        return Exit.BROKEN
     except Exception:  # noqa: BLE001 - the log of a run is where its traceback belongs
         traceback.print_exc()
         return Exit.BROKEN
+    finally:
+        # Python gives the signals back their deadly default before a process is gone: the exit code would be lost.
+        preemption.block()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""What the run refuses to do, as opposed to what breaks. Standard library only."""
+"""How a run ends other than done or saved: refused, fenced off, or failed for a known reason. Standard library only."""
+
+import errno
+from typing import Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a file system without room: no reason to give up what was trained so far."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -7,3 +13,7 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
 
 class Fenced(Exception):  # noqa: N818
     """A newer attempt of this run exists: write nothing more. Exit.FENCED."""
+
+
+class Failed(Exception):  # noqa: N818
+    """The run cannot go on, for a reason that a traceback would only hide. Exit.BROKEN."""

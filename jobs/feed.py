@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from jobs import preemption
-from jobs.determinism import random_state, restore_random_state, seed_everything
+from jobs.determinism import seed_everything, undisturbed
 from jobs.order import Course, Purpose, Row, mix
 
 Batch = dict[str, torch.Tensor]
@@ -27,11 +27,8 @@ class SeededRows(Dataset[Any]):
     def __getitems__(self, rows: Sequence[Row]) -> list[Any]:
         if not self.draws:
             return [self.rows[row.number] for row in rows]
-        kept = random_state("cpu")
-        try:
+        with undisturbed():
             return [self._seeded(row) for row in rows]
-        finally:
-            restore_random_state(kept)
 
     def _seeded(self, row: Row) -> Any:
         random.seed(row.seed)
@@ -77,4 +74,7 @@ def feed(
         # Its own generator: else making an iterator would draw from the global one, once more after each resume.
         generator=torch.Generator().manual_seed(course.seed),
     )
-    return iter(loader)
+    # Workers begin with torch's own handler of SIGTERM, which ends them, and Slurm signals every process of a step: a stop in
+    # that moment would look like a crash.
+    with preemption.blocked():
+        return iter(loader)

@@ -117,16 +117,16 @@ class Course:
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The learning rate of a step (0-based, of `steps`) as a factor of its peak."""
+    """The learning rate of a step (0-based, of `steps`) as a factor of its peak; the last step has `final_fraction`."""
     if step < schedule.warmup_steps:
         return (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, steps - schedule.warmup_steps)
+    progress = (step - schedule.warmup_steps) / max(1, steps - 1 - schedule.warmup_steps)
     match schedule.name:
         case "constant":
             return 1.0
         case "linear":
             return 1.0 - (1.0 - schedule.final_fraction) * progress
         case "cosine":
-            return schedule.final_fraction + (1.0 - schedule.final_fraction) * 0.5 * (
-                1.0 + math.cos(math.pi * progress)
-            )
+            # Rounded, since the last bit of a cosine is the C library's business.
+            falling = round(0.5 * (1.0 + math.cos(math.pi * progress)), 12)
+            return schedule.final_fraction + (1.0 - schedule.final_fraction) * falling

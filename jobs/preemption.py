@@ -1,8 +1,9 @@
 """The request to stop: a handler sets a flag, the loop asks for it. Standard library only; stands before any heavy import."""
 
-import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from jobs.contract import STOP_SIGNALS
@@ -32,14 +33,21 @@ class StopFlag:
 
 
 def block() -> None:
-    """Hold the stop signals back, over an exec too: a handler does not survive it, a blocked signal does."""
+    """Hold the stop signals back for good, over an exec too: a handler does not survive it, a blocked signal does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold the stop signals back for a while. A process started in it has them blocked for its whole life."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def deafen() -> None:
     """For loader workers: Slurm signals every process of a step, and a stop is their parent's business alone."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    if os.getppid() == 1:
-        os._exit(1)
