@@ -119,7 +119,7 @@ def _ask(job: str) -> cluster.JobFacts | None:
         try:
             return cluster.job_facts(job)
         except LaunchError as error:
-            print(f"samebits: {error}", flush=True)  # noqa: T201 - the job's log is this program's terminal
+            print(f"samebits: {error}", flush=True)
             if pause is not None:
                 time.sleep(pause)
     return None
@@ -157,13 +157,13 @@ def _record(run: RunDir, attempt: int, decision: Decision) -> None:
         run.logs.mkdir(parents=True, exist_ok=True)
         append_line(run.events, line)
     except OSError as error:  # a full disk must not keep a preempted run out of the queue
-        print(f"samebits: {run.events} cannot be written: {error}", flush=True)  # noqa: T201
+        print(f"samebits: {run.events} cannot be written: {error}", flush=True)
 
 
 def _say(job: str, attempt: int, decision: Decision) -> None:
     words = {Action.NONE: "nothing to do", Action.REQUEUE: "back into the queue", Action.STOP: "stop"}
     line = f"samebits: job {job}, attempt {attempt}: {decision.cause}: {words[decision.action]} ({decision.why})"
-    print(line, flush=True)  # noqa: T201
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def python(interpreter: str) -> tuple[str, ...]:
 
     -I: neither the folder that the job starts in, nor PYTHONPATH, nor the user's site-packages can bring another
     `launcher`."""
-    return (interpreter, "-u", "-I")
+    return (interpreter, "-I")
 
 
 def setup(site: Sequence[str]) -> list[str]:

@@ -72,7 +72,7 @@ _STOPPED: Mapping[Word, tuple[Cause, Action]] = {  # it saved, or Slurm ended it
 TABLE: Final[Mapping[Outcome, Mapping[Word, tuple[Cause, Action]]]] = {
     Outcome.DONE: dict.fromkeys(Word, (Cause.DONE, NONE)),  # if Slurm starts it again, it ends at once
     Outcome.SAVED: _STOPPED,
-    # A crash is never requeued by us. Where Slurm does so by itself, the next start meets the crash without a preemption, and stops.
+    # A crash is never requeued by us. Where Slurm does so by itself, the next start meets it without a preemption.
     Outcome.BROKEN: {
         **dict.fromkeys(Word, (Cause.CRASHED, STOP)),
         Word.REQUEUED: (Cause.CRASHED, NONE),

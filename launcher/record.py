@@ -12,6 +12,9 @@ from jobs.rundir import Tree
 
 State = Literal["intent", "submitted", "failed"]
 
+COMMENT = "samebits:"
+"""Begins the comment of a job on Slurm; the submission's id follows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -40,13 +43,15 @@ class Submission:
         return tree.submissions / self.id
 
     def write(self, tree: Tree) -> "Submission":
-        """Publish it, for the submission and for each of its seeds. Returns itself."""
+        """Publish it, for the submission and for each of its seeds that has no newer one. Returns itself."""
         folder = self.folder(tree)
         folder.mkdir(parents=True, exist_ok=True)
         publish_json(folder / "submission.json", asdict(self))
         for seed in self.seeds:
             run = tree.run(seed)
             run.logs.mkdir(parents=True, exist_ok=True)
+            if _id_in(run.submission) > self.id:
+                continue
             publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed)})
         return self
 
@@ -58,6 +63,13 @@ class Submission:
 
     def with_state(self, state: State, job: str | None = None) -> "Submission":
         return replace(self, state=state, job=job if job is not None else self.job)
+
+
+def _id_in(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def new_id() -> str:

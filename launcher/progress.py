@@ -1,0 +1,64 @@
+"""How far a run is, and how well it does, read from its tree."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is, by its metrics. None: not said."""
+
+    step: int | None = None
+    steps: int | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    val_loss: float | None = None
+    accuracy: float | None = None
+
+
+TAIL: Final = 1 << 18
+
+
+def progress(run: RunDir) -> Progress:
+    """From the end of metrics.jsonl, and from done.json once that stands."""
+    found: dict[str, Any] = {}
+    for line in reversed(_tail(run.metrics_file)):
+        for key in ("step", "epoch", "val_loss", "accuracy"):
+            if line.get(key) is not None:
+                found.setdefault(key, line[key])
+        if {"step", "epoch", "val_loss"} <= found.keys():
+            break
+    found |= {k: v for k, v in _json(run.done).items() if k in {"step", "epoch", "val_loss", "accuracy"}}
+    provenance, recipe = _json(run.provenance), _json(run.specification).get("recipe") or {}
+    epochs = (recipe.get("training") or {}).get("epochs")
+    return Progress(**found, steps=provenance.get("steps"), epochs=epochs)
+
+
+def _tail(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [value for part in text.splitlines() if isinstance(value := _value(part), dict)]
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        value = _value(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

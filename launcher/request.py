@@ -1,0 +1,141 @@
+"""Whether Slurm can take a request, asked before anything is written, and what its refusals mean."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import launcher
+from launcher import cluster
+from launcher.batch import python
+from launcher.cluster import Partition
+from launcher.errors import ExitCode, Problem, fail
+from launcher.plan import SlurmRequest
+from launcher.process import ProgramMissingError, run
+
+KEPT: Final = {
+    "SBATCH_ACCOUNT": "account",
+    "SBATCH_QOS": "qos",
+    "SBATCH_CONSTRAINT": "constraint",
+    "SBATCH_RESERVATION": "",
+}
+"""Defaults of the user's shell that stay in force where the plan does not speak of them: variable, parameter."""
+UNPRINTABLE: Final = "%\\\n\r"
+"""Slurm reads these in the name of a log in a way of its own."""
+
+
+def check(slurm: SlurmRequest, tree: Path) -> list[str]:
+    """Notes for a person. Raises LaunchError (CLUSTER): no Slurm, no such partition, more time than it gives."""
+    if odd := sorted({char for char in str(tree) if char in UNPRINTABLE}):
+        what = f"Slurm cannot write a log into a folder with {' and '.join(map(repr, odd))} in its path."
+        raise fail(ExitCode.CLUSTER, what, where=str(tree), hint="Name another folder with --experiments.")
+    try:
+        known = cluster.partitions()
+    except ProgramMissingError as error:
+        hint = "Launch from a login node of the cluster, or without --partition to run on this machine."
+        raise fail(ExitCode.CLUSTER, f"There is no Slurm here: {error}", hint=hint) from error
+    notes: list[str] = []
+    for name in slurm.partition.split(","):
+        if name not in known:
+            raise _unknown(name, known)
+        _check_time(slurm, known[name])
+        notes += _notes(slurm, known[name])
+    return notes
+
+
+def _unknown(name: str, known: Mapping[str, Partition]) -> Exception:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1)
+    there = f"There: {', '.join(sorted(known))}." if known else "sinfo shows none."
+    return fail(ExitCode.CLUSTER, f"No partition `{name}`.", hint=f"Did you mean {near[0]}? {there}" if near else there)
+
+
+def _check_time(slurm: SlurmRequest, partition: Partition) -> None:
+    longest = partition.minutes
+    if longest is not None and slurm.time_minutes > longest:
+        what = (
+            f"Partition {partition.name} gives at most {clock(longest)}, and {clock(slurm.time_minutes)} are asked for."
+        )
+        hint = (
+            f"Use --time {clock(longest)}: a longer run saves before its time is over, and goes on in its next attempt."
+        )
+        raise fail(ExitCode.CLUSTER, what, hint=hint)
+
+
+def _notes(slurm: SlurmRequest, partition: Partition) -> Iterator[str]:
+    """Slurm may take a job that can never start. It is said, not refused: nodes come and go."""
+    asked = {"GPUs a node": slurm.gpus_per_node, "CPUs a node": slurm.cpus_per_task, "nodes": slurm.nodes}
+    there = {"GPUs a node": partition.gpus, "CPUs a node": partition.cpus, "nodes": partition.nodes}
+    for what, count in asked.items():
+        if count > there[what]:
+            yield f"Partition {partition.name} has at most {there[what]} {what}; {count} are asked for: it may never start."
+    if not partition.up:
+        yield f"Partition {partition.name} is not up: jobs wait until it is."
+
+
+def clock(minutes: int) -> str:
+    """Minutes as sbatch and --time read them."""
+    days, rest = divmod(minutes, 24 * 60)
+    text = f"{rest // 60:02}:{rest % 60:02}:00"
+    return f"{days}-{text}" if days else text
+
+
+def check_launcher(interpreter: str) -> None:
+    """The node starts the launcher that is installed with this interpreter: it must be the one that runs now."""
+    here = Path(launcher.__file__).resolve()
+    answer = run([*python(interpreter), "-c", "import launcher; print(launcher.__file__)"], kind=ExitCode.CLUSTER)
+    there = Path(answer.stdout.strip()).resolve() if answer.ok and answer.stdout.strip() else None
+    if there != here:
+        found = f"{there} is" if there else "none is"
+        what = f"The nodes would not run this launcher: it is {here}, and {found} installed with {interpreter}."
+        hint = f"Install it there: `{interpreter} -m pip install -e {here.parent.parent}`."
+        raise fail(ExitCode.CLUSTER, what, hint=hint, evidence=answer.stderr.strip())
+
+
+def unset(environment: Mapping[str, str], parameters: Mapping[str, Any]) -> list[str]:
+    """Options of `env` that keep the shell's own settings from overriding the plan: sbatch heeds SBATCH_* above the script.
+
+    The variables of a job that the launcher itself may run in go as well: they would reach the new job's srun."""
+    given = {**parameters, **parameters.get("additional_parameters", {})}
+    options = []
+    for name in sorted(environment):
+        if name in KEPT and given.get(KEPT[name]) is None:
+            continue
+        if name.startswith("SBATCH_") or (name.startswith("SLURM_") and not name.startswith("SLURM_CONF")):
+            options += ["-u", name]
+    return options
+
+
+HINTS: Final = (
+    (
+        "invalid account",
+        "`sacctmgr show assoc user=$USER format=account,partition,qos` lists what you may use; then --account NAME.",
+    ),
+    (
+        "invalid qos",
+        "`sacctmgr show assoc user=$USER format=account,partition,qos` lists what you may use; then --qos NAME.",
+    ),
+    ("invalid partition", "`sinfo -s` lists the partitions."),
+    (
+        "submitjob",
+        "You have as many jobs as your limits allow: `squeue --me` lists them. Launch again when some have ended.",
+    ),
+    (
+        "violates accounting",
+        "Your limits do not allow this: `sacctmgr show assoc user=$USER` and `sacctmgr show qos` list them.",
+    ),
+    ("node configuration", '`sinfo -o "%P %D %c %m %G"` shows what the nodes have; change `cluster` in the config.'),
+    ("contact slurm controller", "`scontrol ping` says whether it is up; launch again when it is."),
+    (
+        "array size",
+        "The cluster limits arrays: `scontrol show config | grep MaxArraySize`. Split the seeds over two configs.",
+    ),
+)
+
+
+def refusal(words: str, slurm: SlurmRequest) -> Problem:
+    """What sbatch said, as one problem with the next command."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    told = lines[-1].removeprefix("sbatch: ").removeprefix("error: ").rstrip(".") if lines else "sbatch said nothing"
+    hint = next((hint for mark, hint in HINTS if mark in words.lower()), "`sinfo -s` shows what is there.")
+    return Problem(f"Slurm refused the job in partition {slurm.partition}: {told}.", hint=hint)
