@@ -166,11 +166,12 @@ class Profile(Section):
     budgets: Budgets = Budgets()
     """How often one submission is requeued."""
     environment: list[Variable] = Field(default_factory=lambda: list(PASSED_ON))
-    """Names of variables that reach a run, if they are set. Everything else of the environment stays outside."""
+    """Names of variables that reach a run, if they are set; nothing else of the environment does. Default: those of wandb,
+    the model hub, certificates and proxies."""
     mounts: dict[Folder, Literal["ro", "rw"]] = Field(default_factory=dict)
     """Further folders that a run in a container sees, at their own paths."""
     store: Folder = Field(default_factory=lambda: expand("~/.local/share/samebits"))
-    """Images and code by content, on a file system that all nodes see."""
+    """Images and code by content, on a file system that all nodes see. Default: `~/.local/share/samebits`."""
     experiments: Folder | None = None
     """Folder of all trees. null: `experiments` at the top of the repository."""
     setup: list[Line] = Field(default_factory=list)

@@ -56,6 +56,8 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
     match error:
         case BrokenPipeError():
             raise error
+        case SystemExit(__context__=BrokenPipeError() as broken):  # click's own answer to it
+            raise broken
         case LaunchError():
             _print_problems(error.problems, error.evidence)
             code = error.code

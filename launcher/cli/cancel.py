@@ -23,7 +23,9 @@ def command(name: str, *, seed: int | None, experiments: Path | None) -> int:
     They save first where there is time, and Slurm does not start them again. Launching the config again goes on from
     there.
     """
-    from launcher.cancel import cancel
     from launcher.experiments import existing_tree
 
-    return cancel(existing_tree(experiments, name), seed)
+    tree = existing_tree(experiments, name)
+    from launcher.cancel import cancel
+
+    return cancel(tree, seed)

@@ -31,6 +31,8 @@ def command(name: str, *, seed: int | None, follow: bool, attempt: int | None, e
     Each attempt has a log of its own in experiments/NAME/logs, which is never truncated.
     """
     from launcher.experiments import existing_tree
+
+    tree = existing_tree(experiments, name)
     from launcher.logs import show_logs
 
-    return show_logs(existing_tree(experiments, name), seed, attempt, follow)
+    return show_logs(tree, seed, attempt, follow)

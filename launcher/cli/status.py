@@ -24,9 +24,8 @@ def command(name: str | None, *, as_json: bool, experiments: Path | None) -> int
     Right with and without Slurm's accounting: what a run did stands in its tree; Slurm is only asked what it waits for.
     """
     from launcher.experiments import existing_folder, existing_tree
+
+    folder = existing_folder(experiments) if name is None else existing_tree(experiments, name).root.parent
     from launcher.status import show_status
 
-    if name is None:
-        return show_status(existing_folder(experiments), None, as_json)
-    tree = existing_tree(experiments, name)
-    return show_status(tree.root.parent, tree.name, as_json)
+    return show_status(folder, name and Path(name).name, as_json)

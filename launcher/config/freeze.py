@@ -20,7 +20,7 @@ class _Writer(yaml.SafeDumper):
 
     def write_text(self, text: str) -> yaml.ScalarNode:
         old: str = self.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-        is_plain = is_text(text) and old == "tag:yaml.org,2002:str"
+        is_plain = is_text(text) and text.isprintable() and old == "tag:yaml.org,2002:str"
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
 
     def write_list(self, items: list[Any]) -> yaml.SequenceNode:

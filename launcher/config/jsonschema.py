@@ -14,20 +14,20 @@ class _Generator(GenerateJsonSchema):
     """Without pydantic's titles, which repeat the keys, and with descriptions on one line."""
 
     def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> dict[str, Any]:
-        return {"$schema": DIALECT, "title": "samebits experiment", **_tidy(super().generate(schema, mode))}
+        return {"$schema": DIALECT, "title": "samebits experiment", **tidy(super().generate(schema, mode))}
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
         return False
 
 
-def _tidy(value: Any) -> Any:
+def tidy(value: Any) -> Any:
     """Descriptions lose the line breaks and the indentation that they have in the source."""
     if isinstance(value, list):
-        return [_tidy(item) for item in value]
+        return [tidy(item) for item in value]
     if not isinstance(value, dict):
         return value
     described = value.get("description")
-    rest = {key: _tidy(item) for key, item in value.items() if key != "title" or not isinstance(item, str)}
+    rest = {key: tidy(item) for key, item in value.items() if key != "title" or not isinstance(item, str)}
     return rest | {"description": " ".join(described.split())} if isinstance(described, str) else rest
 
 
