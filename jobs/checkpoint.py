@@ -2,22 +2,17 @@
 
 The one door to torch.save and torch.load."""
 
-import errno
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from jobs.files import publish_json, sync_folder
-
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a file system without room: no reason to give up what was trained so far."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,8 +48,10 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
-        """Raises OSError, ValueError or KeyError."""
+        """Raises OSError, ValueError, KeyError or TypeError."""
         fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["file"] != path.name.removesuffix(".json"):
+            raise ValueError(f"it is that of {fields['file']}")
         position = Position(*(int(fields[key]) for key in ("step", "micro", "evaluated")))
         return cls(
             str(fields["file"]), int(fields["bytes"]), str(fields["sha256"]), position, int(fields["epoch"]),
@@ -75,6 +72,8 @@ class Found:
     file: str | None
     skipped: tuple[dict[str, str], ...]
     """Newer ones that were passed over: {file, reason}."""
+    misfits: int = 0
+    """How many of those were whole, and passed over for a reason that `check` had."""
 
 
 def file_name(experiment: str, epoch: int, loss: float, position: Position | None) -> str:
@@ -100,40 +99,61 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
 
     def manifests(self) -> list[Manifest]:
-        """Newest first. One that cannot be read is passed over: its checkpoint does not count."""
-        found = []
-        for path in self._folder.glob("*.pt.json"):
+        """Newest first, without those that cannot be read: their checkpoints do not count."""
+        return self._manifests()[0]
+
+    def _manifests(self) -> tuple[list[Manifest], list[dict[str, str]]]:
+        """The manifests, newest first, and what is wrong with the others: {file, reason}."""
+        found, unreadable = [], []
+        for path in sorted(self._folder.glob("*.pt.json")):
             try:
                 found.append(Manifest.read(path))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        return sorted(found, key=lambda manifest: manifest.position, reverse=True)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = f"has a manifest that cannot be read: {error}"
+                unreadable.append({"file": path.name.removesuffix(".json"), "reason": reason})
+        return sorted(found, key=lambda manifest: manifest.position, reverse=True), unreadable
 
     def newest(self, check: Callable[[dict[str, Any]], str | None]) -> Found:
         """The newest checkpoint that is whole and of which `check` knows no reason against it."""
-        skipped: list[dict[str, str]] = []
-        for manifest in self.manifests():
+        manifests, skipped = self._manifests()
+        misfits = 0
+        for manifest in manifests:
             state, reason = self._read(manifest)
-            reason = reason or check(state or {})
+            if state is not None and (reason := check(state)):
+                misfits += 1
             if reason is None:
-                return Found(state, manifest.file, tuple(skipped))
+                return Found(state, manifest.file, tuple(skipped), misfits)
             skipped.append({"file": manifest.file, "reason": reason})
-        return Found(None, None, tuple(skipped))
+        return Found(None, None, tuple(skipped), misfits)
 
     def _read(self, manifest: Manifest) -> tuple[dict[str, Any] | None, str | None]:
+        """Its content, or what is wrong with it."""
         try:
-            data = (self._folder / manifest.file).read_bytes()
+            with (self._folder / manifest.file).open("rb") as file:
+                if (size := os.fstat(file.fileno()).st_size) != manifest.bytes:
+                    return None, f"has {size} bytes instead of {manifest.bytes}"
+                if (found := hashlib.file_digest(file, "sha256").hexdigest()) != manifest.sha256:
+                    return None, f"has sha256 {found} instead of {manifest.sha256}"
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True), None
         except OSError as error:
             return None, f"cannot be read: {error.strerror}"
-        if len(data) != manifest.bytes:
-            return None, f"has {len(data)} bytes instead of {manifest.bytes}"
-        if (found := hashlib.sha256(data).hexdigest()) != manifest.sha256:
-            return None, f"has sha256 {found} instead of {manifest.sha256}"
-        try:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # noqa: BLE001 - whatever torch says of a file that it cannot read, the one before may do
             return None, f"cannot be loaded: {error}"
-        return state, None
+
+    def settle(self, found: Found, *, best: bool) -> None:
+        """Make the folder agree with what the run goes on from: what was passed over is set aside, so that it is neither counted
+        among those to keep nor tried again, and the links point where a killed writer did not come to point them."""
+        self._fence()
+        for skipped in found.skipped:
+            path = self._folder / skipped["file"]
+            _manifest_of(path).unlink(missing_ok=True)
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.set-aside"))
+        if found.file is not None:
+            self._point("latest", found.file)
+            if best:
+                self._point("best", found.file)
 
     def save(
         self, state: dict[str, Any], name: str, manifest: Callable[[str, int, str], Manifest], *, best: bool
@@ -141,24 +161,25 @@ class Checkpoints:
         """Publish a checkpoint, point `latest` (and `best`) at it, and drop what need not stay.
 
         Raises OSError; nothing is left behind then, and the one before stands."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        data = buffer.getbuffer()
         path = self._folder / name
         self._fence()
-        self._publish(path, data)
-        manifest(name, len(data), hashlib.sha256(data).hexdigest()).write(_manifest_of(path))
+        size, digest = self._publish(path, state)
+        self._fence()
+        manifest(name, size, digest).write(_manifest_of(path))
         self._point("latest", name)
         if best:
             self._point("best", name)
         self._drop_old()
         return path
 
-    def _publish(self, path: Path, data: memoryview) -> None:
+    def _publish(self, path: Path, state: dict[str, Any]) -> tuple[int, str]:
+        """Size and sha256 of the file."""
         temporary = self._folder / f".{path.name}.{os.getpid()}.tmp"
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                sink = _HashingFile(file)
+                torch.save(state, cast("BinaryIO", sink))
+                sink.check()
                 file.flush()
                 os.fsync(file.fileno())
             self._fence()
@@ -169,6 +190,7 @@ class Checkpoints:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(self._folder)
+        return sink.size, sink.hash.hexdigest()
 
     def _point(self, link: str, name: str) -> None:
         temporary = self._folder / f".{link}.{os.getpid()}.tmp"
@@ -183,6 +205,34 @@ class Checkpoints:
             if str(path.resolve()) not in kept:
                 _manifest_of(path).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+
+
+class _HashingFile:
+    """What torch.save writes to: hashed on its way, so that a checkpoint is never in memory as a whole.
+
+    An error is kept for afterwards: torch's writer, interrupted, would hide it behind one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size, self.hash, self.error = 0, hashlib.sha256(), None  # type: tuple[int, hashlib._Hash, OSError | None]
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+            self.hash.update(data)
+            self.size += len(data)
+        return len(data)
+
+    def check(self) -> None:
+        """Raises the OSError that was kept."""
+        if self.error is not None:
+            raise self.error
+
+    def flush(self) -> None:
+        """torch calls it; the file is flushed once, before its fsync."""
 
 
 def _manifest_of(path: Path) -> Path:

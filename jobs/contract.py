@@ -64,6 +64,7 @@ class Event(StrEnum):
     resumed    by the run:     attempt, time, step, checkpoint (file name or null), skipped (list of {file, reason}), lost_steps
     signalled  by the task:    attempt, time, signal (name)
     saved      by the run:     attempt, time, step, checkpoint, seconds (from the signal to the published checkpoint)
+    unsaved    by the run:     attempt, time, step, checkpoint (that stands, or null), reason: the disk was full, training goes on
     ended      by the task:    attempt, time, exit_code (negative: killed by that signal), step (last in the ledger)
     decided    by the arbiter: attempt, time, cause, action, evidence (the fields of Slurm's answer it was decided on)
     """
@@ -72,6 +73,7 @@ class Event(StrEnum):
     RESUMED = "resumed"
     SIGNALLED = "signalled"
     SAVED = "saved"
+    UNSAVED = "unsaved"
     ENDED = "ended"
     DECIDED = "decided"
 

@@ -108,7 +108,8 @@ def undisturbed() -> Iterator[None]:
     import torch
 
     python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    drawn = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if drawn else []
     try:
         yield
     finally:

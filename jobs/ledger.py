@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +49,17 @@ class Checksum:
         return f"{total:016x}"
 
 
+@torch.no_grad()
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes: the name of a set of weights, the same on every machine."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().to("cpu").contiguous().flatten()
+        found.update(f"{name} {plain.dtype} {list(tensor.shape)}\n".encode())
+        found.update(plain.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
 class Ledger:
     """`ledger.jsonl`, open for appending after the line that `head` is the hash of."""
 
@@ -56,11 +67,6 @@ class Ledger:
         self._file = file
         self.head = head
         """sha256 of the last line, which the next one will carry."""
-
-    @property
-    def size(self) -> int:
-        """Bytes written so far; with `head` it is the ledger's part of a checkpoint."""
-        return self._file.size
 
     def append(self, step: int, loss: float, grad_norm: float, weights: str) -> None:
         """Floats are written as `float.hex`: every bit, readable by any language."""

@@ -1,6 +1,7 @@
 """The training loop: evaluate when due, else one micro-batch after the other, and ask between them whether to stop."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional
 
+from jobs.errors import Failed
 from jobs.feed import Batch
 from jobs.ledger import Ledger
 from jobs.metrics import Display, Metrics
 from jobs.order import Course, learning_rate_factor
 from jobs.recipe import Training
-from jobs.state import TrainingState
+from jobs.state import Progress, TrainingState
 
 IGNORED = -100
 """Label of a token that does not count: torch's and transformers' convention."""
@@ -27,6 +29,8 @@ class Gauge(Protocol):
     """How busy the device is: see `jobs/gpu.py`."""
 
     def read(self) -> dict[str, Any]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,8 @@ class Parts:
     ledger: Ledger
     display: Display
     gauge: Gauge
-    save: Callable[[str], None]
-    """Called with `epoch`, `between` or `best epoch` when a checkpoint is due; survives a full disk by itself."""
+    save: Callable[[], None]
+    """Called when a checkpoint is due; survives a full disk by itself."""
     every_steps: int | None
     stop: Callable[[], bool]
 
@@ -88,6 +92,7 @@ def _evaluate(state: TrainingState, parts: Parts) -> bool:
     progress.epoch_seconds += time.monotonic() - started
     if result is None:
         return False
+    _finite(progress, validation_loss=result.loss)
     epoch = progress.evaluated
     line = {
         "kind": "evaluation",
@@ -103,15 +108,15 @@ def _evaluate(state: TrainingState, parts: Parts) -> bool:
     parts.metrics.append(line)
     parts.display.evaluation(line)
     progress.evaluated += 1
+    progress.train_loss = line["train_loss"]
     progress.epoch_loss, progress.epoch_tokens, progress.epoch_seconds = 0.0, 0, 0.0
     progress.val_loss, progress.accuracy = result.loss, result.accuracy
     if epoch == 0:
         progress.first_val_loss, progress.first_accuracy = result.loss, result.accuracy
         return True
-    best = progress.best_loss is None or result.loss < progress.best_loss
-    if best:
-        progress.best_loss = result.loss
-    parts.save("best epoch" if best else "epoch")
+    if progress.best_loss is None or result.loss < progress.best_loss:
+        progress.best_loss, progress.best_epoch = result.loss, epoch
+    parts.save()
     return True
 
 
@@ -148,8 +153,16 @@ def _step(state: TrainingState, parts: Parts) -> bool:
     parts.metrics.append(line)
     parts.display.step(line)
     if parts.every_steps and progress.step % parts.every_steps == 0 and progress.step % course.steps_per_epoch:
-        parts.save("between")
+        parts.save()
     return True
+
+
+def _finite(progress: Progress, **numbers: float) -> None:
+    """Raises Failed for a number that is none: weights never recover from it, and a GPU would go on for days."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            where = f"after step {progress.step}" if progress.micro == 0 else f"in step {progress.step + 1}"
+            raise Failed(f"{name.replace('_', ' ')} is {number} {where}. A lower learning rate or clip_norm may help")
 
 
 def _micro_batch(state: TrainingState, parts: Parts) -> None:
@@ -170,6 +183,8 @@ def _update(state: TrainingState, training: Training, factor: float, tokens: int
     gradients = [p.grad for p in state.trainable.values() if p.grad is not None]
     torch._foreach_div_(gradients, float(tokens))
     norm = torch.nn.utils.get_total_norm(gradients)
+    size = norm.item()
+    _finite(state.progress, loss=state.progress.step_loss, gradient_norm=size)
     if training.clip_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(state.trainable.values(), training.clip_norm, norm)
     lr = training.optimizer.lr * factor
@@ -177,7 +192,7 @@ def _update(state: TrainingState, training: Training, factor: float, tokens: int
         group["lr"] = lr
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
-    return norm.item(), lr
+    return size, lr
 
 
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

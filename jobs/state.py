@@ -37,6 +37,15 @@ class Progress:
     accuracy: float | None = None
     best_loss: float | None = None
     """Lowest validation loss after an epoch."""
+    best_epoch: int = 0
+    """The epoch it was reached after; 0 for none yet."""
+    train_loss: float | None = None
+    """Mean over the tokens of the last finished epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed, their evaluation included."""
+        return max(0, self.evaluated - 1)
 
     @property
     def position(self) -> Position:

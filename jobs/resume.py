@@ -1,0 +1,111 @@
+"""Bring a run to the newest checkpoint that is whole, is its own, and fits this machine; out loud about what was passed over."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.checkpoint import Checkpoints
+from jobs.contract import Event
+from jobs.errors import Refused
+from jobs.fence import Fence
+from jobs.files import append_line, now
+from jobs.keeper import FORMAT, Logbook
+from jobs.ledger import START, Ledger, steps
+from jobs.linefile import LineFile, Mark
+from jobs.recipe import Specification
+from jobs.rundir import RunDir
+from jobs.state import TrainingState
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where the run goes on."""
+
+    file: str | None
+    """The checkpoint; None when it begins."""
+    logbook: Logbook
+
+
+def resume(
+    specification: Specification,
+    directory: RunDir,
+    fence: Fence,
+    checkpoints: Checkpoints,
+    state: TrainingState,
+    numerics: Mapping[str, str],
+) -> Resumed:
+    """Restore `state`, cut the logbook back to it, and write the event. Raises Refused before anything is changed."""
+    fence()
+    checkpoints.clear_leftovers()
+    found = checkpoints.newest(lambda content: _misfit(directory, content))
+    for skipped in found.skipped:
+        print(f"WARNING: passing over the checkpoint {skipped['file']}: it {skipped['reason']}", flush=True)
+    if found.state is None and found.misfits:
+        raise Refused(
+            f"{directory.metrics} does not hold the lines that the whole checkpoints in {directory.checkpoints} count on. "
+            "Restore them; or delete those checkpoints, to begin this seed anew"
+        )
+    marks: dict[str, Any] = {"metrics": asdict(Mark()), "ledger": asdict(Mark()), "head": START}
+    if found.state is not None:
+        _check_origin(specification, found.state, numerics)
+        state.restore(found.state)
+        marks = found.state["logbook"]
+    checkpoints.settle(found, best=found.state is not None and found.state["best"])
+    reached, step = steps(directory.ledger), state.progress.step
+    append_line(
+        directory.events,
+        {
+            "event": Event.RESUMED,
+            "attempt": fence.attempt,
+            "time": now(),
+            "step": step,
+            "checkpoint": found.file,
+            "skipped": list(found.skipped),
+            "lost_steps": max(0, reached - step),
+        },
+    )
+    start = "from the start" if found.file is None else f"from step {step} ({found.file})"
+    dirty = " [NOT REPRODUCIBLE: launched with --allow-dirty]" if specification.dirty else ""
+    print(f"{specification.experiment} seed {specification.seed}, attempt {fence.attempt}: {start}{dirty}", flush=True)
+    lines = LineFile(directory.ledger, Mark(**marks["ledger"]), fence)
+    metrics = LineFile(directory.metrics_file, Mark(**marks["metrics"]), fence)
+    return Resumed(found.file, Logbook(metrics, lines, Ledger(lines, marks["head"])))
+
+
+def _misfit(directory: RunDir, content: Mapping[str, Any]) -> str | None:
+    """What speaks against a whole checkpoint: its format, or files that grow and have lost lines that it counts on."""
+    if content.get("format") != FORMAT:
+        return f"has format {content.get('format')}, this code reads {FORMAT}"
+    marks = content["logbook"]
+    return Mark(**marks["metrics"]).missing(directory.metrics_file) or Mark(**marks["ledger"]).missing(directory.ledger)
+
+
+def _check_origin(specification: Specification, content: Mapping[str, Any], numerics: Mapping[str, str]) -> None:
+    """Raises Refused for a checkpoint of another run, or where other bits would follow than those that it began with."""
+    own = {
+        "experiment": specification.experiment,
+        "seed": specification.seed,
+        "code": specification.image.code,
+        "config": specification.recipe.model_dump(mode="json"),
+    }
+    if differing := _differences({key: content[key] for key in own}, own):
+        raise Refused(
+            f"the newest checkpoint is that of another run. In the checkpoint -> in run.json: {'; '.join(differing)}. "
+            "A new config or other code is a new experiment: give it a new name"
+        )
+    if differing := _differences(content["numerics"], numerics):
+        raise Refused(
+            "this machine would go on to other bits than those that the run began with. In the checkpoint -> here: "
+            f"{'; '.join(differing)}. Run it where these are the same, or start a new experiment here"
+        )
+
+
+def _differences(kept: Any, here: Any, path: str = "") -> list[str]:
+    """`path: kept -> here` for each leaf of two nested mappings that differs."""
+    if isinstance(kept, Mapping) and isinstance(here, Mapping):
+        return [
+            found
+            for key in sorted({*kept, *here})
+            for found in _differences(kept.get(key), here.get(key), f"{path}.{key}" if path else key)
+        ]
+    return [] if kept == here else [f"{path}: {kept} -> {here}"]
