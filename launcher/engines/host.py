@@ -1,0 +1,165 @@
+"""The `host` engine: the locked virtual environment that the launcher itself runs in, and the commit's files in the store.
+
+No container: isolation is a clean environment by allow-list, no home directory, no user site-packages, and code that can only come
+from the store."""
+
+import hashlib
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jobs.contract import ImagePin
+from launcher import lock
+from launcher.engines import Command, ImageRequest, Say
+from launcher.errors import ExitCode, LaunchError, Problem, fail
+from launcher.gittree import tree_hash
+
+PREFIX = "git-tree:"
+
+
+def health() -> list[Problem]:
+    """The launcher runs, so its interpreter does; but a run outside of a virtual environment would not be isolated."""
+    if sys.prefix == sys.base_prefix:
+        return [Problem("launch runs outside of a virtual environment.", sys.executable, "Make one: make setup")]
+    return []
+
+
+def pin(request: ImageRequest) -> ImagePin:
+    return ImagePin(
+        engine="host",
+        environment=f"sha256:{request.lock_sha256}",
+        code=f"{PREFIX}{request.code_tree}",
+        python=platform.python_version(),
+    )
+
+
+def ensure(request: ImageRequest, store: Path, say: Say) -> ImagePin:
+    """Compare the environment with the commit's lock, and put the code and the lock into the store. Raises LaunchError."""
+    from launcher.source import Source, export, read_file
+
+    source = Source(request.repository, request.commit, request.code_tree, None, ())
+    text = read_file(source, request.lock)
+    if text is None or hashlib.sha256(text).hexdigest() != request.lock_sha256:
+        raise fail(ExitCode.IMAGE, "The commit's lock is not the one that was planned with.", where=request.lock)
+    if problems := _environment(text.decode(errors="replace"), request.lock):
+        raise LaunchError(ExitCode.IMAGE, problems)
+    wanted = pin(request)
+    folder = _folder(store, wanted)
+    if not folder.exists():
+        _publish(folder, lambda scratch: export(request.repository, request.code_tree, scratch))
+        say(f"code of {request.commit[:10]} -> {folder}")
+    locks = _lock(store, wanted)
+    if not locks.exists():
+        from jobs.files import publish
+
+        locks.parent.mkdir(parents=True, exist_ok=True)
+        publish(locks, text, 0o444)
+    if problems := verify(wanted, store):
+        raise LaunchError(ExitCode.IMAGE, problems)
+    return wanted
+
+
+def verify(pin: ImagePin, store: Path) -> list[Problem]:
+    """Recompute both digests from what is there: the hash of the code's tree, and the lock against what is installed."""
+    return [*_verify_code(pin, store), *_verify_environment(pin, store)]
+
+
+def command(
+    pin: ImagePin, store: Path, arguments: Sequence[str], env: Mapping[str, str], mounts: Mapping[Path, str]
+) -> Command:
+    """The interpreter of the environment, with the code folder first and nothing else of this user's on its path.
+
+    `mounts` need nothing here: without a container every path is visible."""
+    del mounts
+    folder = _folder(store, pin)
+    home = Path(tempfile.gettempdir()) / "samebits-no-home"
+    clean = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "TMPDIR": tempfile.gettempdir(),
+        "PYTHONPATH": str(folder),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        # The code is read-only and its hash is compared: compiled files may not lie in it.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return Command((sys.executable, *arguments), {**clean, **env}, folder)
+
+
+def clean(run_id: str) -> None:
+    """Nothing can be left behind: the run dies with its task (PR_SET_PDEATHSIG)."""
+    del run_id
+
+
+def _environment(text: str, where: str) -> list[Problem]:
+    wanted, problems = lock.pins(text, where)
+    lines = lock.differences(wanted, lock.installed())
+    if lines:
+        shown = "\n".join(lines[:10] + ([f"... and {len(lines) - 10} more"] if len(lines) > 10 else []))  # noqa: PLR2004
+        hint = f"{shown}\nInstall what is locked: make setup"
+        problems.append(Problem("The environment is not the one that is locked.", where, hint))
+    return problems
+
+
+def _verify_code(pin: ImagePin, store: Path) -> list[Problem]:
+    folder, wanted = _folder(store, pin), pin.code.removeprefix(PREFIX)
+    if not folder.is_dir():
+        return [Problem("The code is not in the store.", str(folder), "Launch again: it is made anew from the commit.")]
+    found = tree_hash(folder)
+    if found == wanted:
+        return []
+    hint = (
+        f"Something wrote into the store. Remove that folder and launch again:\nchmod -R u+w {folder} && rm -r {folder}"
+    )
+    return [Problem(f"The code has the hash {found}; the run is pinned to {wanted}.", str(folder), hint)]
+
+
+def _verify_environment(pin: ImagePin, store: Path) -> list[Problem]:
+    path, wanted = _lock(store, pin), pin.environment
+    problems = []
+    if pin.python != platform.python_version():
+        what = f"Python is {platform.python_version()}; the run is pinned to {pin.python}."
+        problems.append(Problem(what, sys.executable))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return [*problems, Problem(f"The lock cannot be read: {error.strerror}.", str(path), "Launch again.")]
+    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if found != wanted:
+        return [*problems, Problem(f"The lock has {found}; the run is pinned to {wanted}.", str(path))]
+    return [*problems, *_environment(data.decode(errors="replace"), str(path))]
+
+
+def _folder(store: Path, pin: ImagePin) -> Path:
+    return store / "code" / pin.code.removeprefix(PREFIX)
+
+
+def _lock(store: Path, pin: ImagePin) -> Path:
+    return store / "locks" / f"{pin.environment.removeprefix('sha256:')}.lock"
+
+
+def _publish(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder that is there whole, or not at all: filled under another name, read-only, renamed. Under a lock that looks
+    again, so that launchers that come at once do the work once."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            return
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            fill(scratch)
+            for path in scratch.rglob("*"):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode & 0o555 if path.is_file() else 0o755)
+            scratch.chmod(0o755)
+            scratch.rename(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise

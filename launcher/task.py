@@ -1,0 +1,188 @@
+"""The task: host Python on the node, or a child on this machine. Starts the image, forwards signals, tells the tree how it ended.
+
+Standard library only at import. submitit pickles nothing but a call of `start` with two paths."""
+
+import ctypes
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Final
+
+from jobs.contract import ATTEMPT_VARIABLE, STOP_SIGNALS, Event, Exit, ImagePin
+from jobs.files import append_line, now, read_lines
+from jobs.rundir import RunDir
+from launcher.engines import Command, engine
+from launcher.errors import LaunchError, Problem
+from launcher.placement import Placement
+
+PR_SET_PDEATHSIG: Final = 1
+SLURM_VARIABLES: Final = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+    "SLURM_JOB_NODELIST",
+    "SLURMD_NODENAME",
+    "SLURM_JOB_PARTITION",
+    "SLURM_CLUSTER_NAME",
+    "CUDA_VISIBLE_DEVICES",
+)
+"""What a run learns of its job: for the record, and which GPUs are its own."""
+
+
+def start(specification: str, placement: str) -> int:
+    """Run one attempt to its end and return its exit code (`jobs.contract.Exit`; negative: killed by that signal).
+
+    Returns at once for a run that is done: a Slurm that starts a finished job again finds nothing to do."""
+    path = Path(specification)
+    run = RunDir.of_specification(path)
+    if run.done.exists():
+        print(f"{run.name} seed {run.seed}: done already", flush=True)
+        return Exit.DONE
+    place = Placement.read(Path(placement))
+    attempt = run.take_attempt()
+    append_line(run.events, _started(attempt))
+    with run.attempt_log(attempt).open("ab", buffering=0) as log:
+        code = _attempt(path, run, place, attempt, log)
+    append_line(
+        run.events,
+        {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)},
+    )
+    return code
+
+
+def _started(attempt: int) -> dict[str, Any]:
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "event": Event.STARTED,
+        "attempt": attempt,
+        "time": now(),
+        "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
+        "job": f"{array}_{task}" if array and task else None,
+        "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+    }
+
+
+def _last_step(run: RunDir) -> int | None:
+    """The last step in the ledger; None before the first."""
+    last = None
+    for line in read_lines(run.ledger):
+        last = line
+    step = last.get("step") if last else None
+    return step if isinstance(step, int) else None
+
+
+def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[bytes]) -> int:
+    pin = ImagePin(**json.loads(path.read_text(encoding="utf-8"))["image"])
+    image, store = engine(pin.engine), Path(place.store)
+    try:
+        problems = image.verify(pin, store)
+    except (OSError, LaunchError) as error:
+        problems = [Problem(f"The image cannot be checked: {error}.")]
+    if problems:
+        text = "".join(f"refused: {problem}\n" for problem in problems)
+        _say(log, text.encode())
+        return Exit.REFUSED
+    image.clean(f"{run.name}-seed-{run.seed}")
+    given = {name: os.environ[name] for name in (*place.environment, *SLURM_VARIABLES) if name in os.environ}
+    mounts = {Path(folder): mode for folder, mode in place.mounts.items()}
+    command = image.command(
+        pin, store, ("-m", "jobs", str(path)), {**given, ATTEMPT_VARIABLE: str(attempt)}, {run.root: "rw", **mounts}
+    )
+    return _supervise(command, run, attempt, log)
+
+
+def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> int:
+    """Start the run, pass its output on, forward signals, and return its exit code."""
+    received: list[int] = []
+    child: list[subprocess.Popen[bytes]] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        for process in child:
+            # poll() would reap it under the feet of wait(); a signal to a child that has ended but is not reaped does nothing
+            if process.returncode is None:
+                os.kill(process.pid, number)
+
+    # SIGCONT comes with Slurm's SIGTERM; submitit answers both in ways of its own, which these handlers replace.
+    for number in STOP_SIGNALS:
+        signal.signal(number, forward)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    # The child starts with them blocked, and lets them in once it can save: none is lost while it imports.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process = _popen(command)
+        child.append(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    told = 0
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    while block := process.stdout.read(1 << 16):
+        _say(log, block)
+        told = _tell(run, attempt, received, told)
+    code = process.wait()
+    _tell(run, attempt, received, told)
+    return code
+
+
+def _popen(command: Command) -> "subprocess.Popen[bytes]":
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(Exit.BROKEN)
+
+    return subprocess.Popen(
+        command.argv,
+        env=dict(command.env),
+        cwd=command.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        bufsize=0,
+        # A session of its own: Ctrl-C reaches it once, through us.
+        start_new_session=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - the task has one thread
+    )
+
+
+def _say(log: IO[bytes], block: bytes) -> None:
+    """Into the attempt's log, and to our own output. A full disk costs lines, not the run."""
+    try:
+        log.write(block)
+    except OSError as error:
+        print(f"log not written: {error}", file=sys.stderr, flush=True)
+    try:
+        sys.stdout.buffer.write(block)
+        sys.stdout.flush()
+    except OSError:
+        pass
+
+
+def _tell(run: RunDir, attempt: int, received: Sequence[int], told: int) -> int:
+    """Record each kind of signal once; Slurm sends some of them many times over."""
+    for position in range(told, len(received)):
+        number = received[position]
+        if number not in received[:position]:
+            name = signal.Signals(number).name
+            append_line(run.events, {"event": Event.SIGNALLED, "attempt": attempt, "time": now(), "signal": name})
+    return len(received)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m launcher.task SPECIFICATION PLACEMENT`, for runs on this machine."""
+    specification, placement = arguments
+    code = start(specification, placement)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
