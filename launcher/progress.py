@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.rundir import RunDir
+from jobs.rundir import RunDir, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +62,20 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return None
+
+
+def provenance(tree: Tree) -> Mapping[str, Any]:
+    """Where an experiment came from: commit and dirty, from the specification of its first seed."""
+    seeds = tree.seeds()
+    return _json(tree.run(seeds[0]).specification) if seeds else {}
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

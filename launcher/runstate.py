@@ -162,8 +162,7 @@ def _why(last: AttemptRecord, cause: str) -> str:
 
 
 def _local(record: Record, last: AttemptRecord | None) -> Verdict:
-    here = record.host == socket.gethostname()
-    alive = here and is_alive(record.pid, record.time)
+    alive = is_alive(record.pid, record.time, record.host)
     open_attempt = last is not None and last.exit_code is None and last.cause is None
     if alive:
         return (
@@ -171,7 +170,7 @@ def _local(record: Record, last: AttemptRecord | None) -> Verdict:
         )
     if last is None:
         return State.PLANNED, "stopped before it started", False
-    if open_attempt and not here:
+    if open_attempt and record.host != socket.gethostname():
         return State.RUNNING, f"on {record.host}, which cannot be asked from here", True
     return (State.LOST, "its process is gone", False) if open_attempt else _by_tree(last)
 
@@ -190,9 +189,9 @@ def _in_slurm(status: JobStatus, last: AttemptRecord | None) -> Verdict:
     if last is not None and last.action == Action.STOP:
         state, detail, _ = _by_tree(last)
         return state, detail, False
-    if last is None or last.exit_code is not None:
-        return State.RUNNING, status.state.lower() if status.state != "RUNNING" else "starting", True
-    return State.RUNNING, "" if status.state == "RUNNING" else status.state.lower(), True
+    busy = last is not None and last.exit_code is None
+    detail = "" if busy else "starting" if last is None else "between attempts"
+    return State.RUNNING, detail if status.state == "RUNNING" else status.state.lower(), True
 
 
 def _ended(status: JobStatus, last: AttemptRecord | None) -> Verdict:
@@ -235,8 +234,10 @@ def _last_word(record: Record, last: AttemptRecord | None) -> datetime:
     return max([record.time, *(datetime.fromisoformat(text) for text in texts if text)])
 
 
-def is_alive(pid: int, since: datetime) -> bool:
-    """Whether the process that wrote its pid at `since` still runs. A later process with the same number does not count."""
+def is_alive(pid: int, since: datetime, host: str | None = None) -> bool:
+    """Whether the process that wrote its pid at `since` still runs here. A later one with the same number does not count."""
+    if host is not None and host != socket.gethostname():
+        return False
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
         boot = next(
