@@ -1,6 +1,7 @@
 """The command line: `launch VERB ...`; `launch configs/x.yaml ...` is short for `launch run configs/x.yaml ...`."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from launcher import __version__
 from launcher.cli.boundary import guarded
@@ -20,6 +22,10 @@ VERBS: Final = {
     "schema": "Print the JSON Schema of a config, for editors.",
 }
 """Every verb with the first line of its help, so that `launch --help` loads none of them. A test compares."""
+
+
+COMPLETION: Final = "_LAUNCH_COMPLETE"
+"""Set by the shell's completion, which click serves: `eval "$(_LAUNCH_COMPLETE=bash_source launch)"`."""
 
 
 class Verbs(click.Group):
@@ -37,6 +43,10 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Verbs (`launch VERB --help` says more)"):
             formatter.write_dl(list(VERBS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs and flags, and files where none fits, since a config may stand first."""
+        return super().shell_complete(ctx, incomplete) or [CompletionItem(incomplete, type="file")]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
@@ -83,4 +93,12 @@ def group() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. The only place where errors are printed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    return guarded(lambda: group.main(given, prog_name="launch", standalone_mode=False), given)
+    if COMPLETION in os.environ:
+        group.main(given, prog_name="launch")
+    return guarded(lambda: _invoke(given), given)
+
+
+def _invoke(arguments: list[str]) -> int:
+    """Without click's own `main`, which has other answers to errors than ours."""
+    with group.make_context("launch", arguments) as context:
+        return int(group.invoke(context) or 0)

@@ -2,11 +2,8 @@
 
 import errno
 import os
-import platform
 import re
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -56,13 +53,13 @@ def _told(error: BaseException, arguments: Sequence[str]) -> int:
     match error:
         case BrokenPipeError():
             raise error
-        case SystemExit(__context__=BrokenPipeError() as broken):  # click's own answer to it
-            raise broken
         case LaunchError():
             _print_problems(error.problems, error.evidence)
             code = error.code
         case click.UsageError():
             code = _usage(error)
+        case click.exceptions.Exit():  # --help and --version
+            code = error.exit_code
         case click.exceptions.Abort() | KeyboardInterrupt():
             sys.stderr.write("\nlaunch: interrupted.\n")
             code = ExitCode.INTERRUPTED
@@ -121,6 +118,10 @@ def _printable(text: str) -> str:
 
 def _bug(error: BaseException, arguments: Sequence[str]) -> int:
     """One line for the user, the rest in a file that can be sent: no environment, which may hold keys."""
+    import platform
+    import tempfile
+    import traceback
+
     text = (
         f"samebits {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
         f"arguments: {list(arguments)!r}\n\n{''.join(traceback.format_exception(error))}"

@@ -143,6 +143,22 @@ def test_reader_that_went_away_is_no_error():
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [("sta", "plain,status"), ("configs/q", "file,configs/q"), ("configs/quick.yaml --part", "plain,--partition")],
+)
+def test_shell_completion(words, answer):
+    position = str(len(words.split()))
+    environment = {
+        **os.environ,
+        "_LAUNCH_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"launch {words}",
+        "COMP_CWORD": position,
+    }
+    done = subprocess.run(LAUNCH, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{answer}\n"
+
+
 def test_broken_pipe_is_documented():
     assert str(BROKEN_PIPE) in (DOCS / "errors.md").read_text(encoding="utf-8")
     assert BROKEN_PIPE == 128 + signal.SIGPIPE
