@@ -8,9 +8,9 @@ from launcher.cli import options
 
 EPILOG = """\b
 Examples:
-  launch logs x                         the newest attempt
+  launch logs x                         all attempts of all seeds
   launch logs x --seed 1 -f             follow one run until it ends, over preemptions
-  launch logs x --seed 1 --attempt 1    what its first attempt wrote
+  launch logs x --seed 1 --attempt 1    only what its first attempt wrote
 """
 
 
@@ -23,7 +23,7 @@ Examples:
     is_flag=True,
     help="Go on showing what is written, until the run has ended. Ctrl-C only ends this.",
 )
-@click.option("--attempt", type=click.IntRange(1), metavar="K", help="This attempt rather than the newest.")
+@click.option("--attempt", type=click.IntRange(1), metavar="K", help="Only this attempt.")
 @options.experiments
 def command(name: str, *, seed: int | None, follow: bool, attempt: int | None, experiments: Path | None) -> int:
     """What a run has written, attempt by attempt.

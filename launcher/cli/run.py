@@ -21,7 +21,8 @@ Examples:
 @click.option(
     "--site",
     type=options.SlurmName(),
-    help="Site profile slurm/sites/NAME.yaml. Default: $SAMEBITS_SITE, or else `default`.",
+    help="Run on Slurm as slurm/sites/NAME.yaml says, in its default partition unless --partition is given. Without it, "
+    "what else such a profile says is taken from $SAMEBITS_SITE, or else `default`.",
 )
 @click.option("--account", type=options.SlurmName(), help="Account that Slurm charges. Default: the site's.")
 @click.option("--qos", type=options.SlurmName(), help="Quality of service on Slurm. Default: the site's.")
@@ -31,7 +32,7 @@ Examples:
     help="Time limit of one attempt: minutes, HH:MM:SS or D-HH:MM:SS. A longer run saves and goes on in the "
     "next attempt. Default: the config's, else the site's.",
 )
-@click.option("--local", is_flag=True, help="Run on this machine, even where the site has a default partition.")
+@click.option("--local", is_flag=True, help="Run on this machine, also with --site.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, batch script included; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON.")
 @click.option(
@@ -65,9 +66,12 @@ def command(  # noqa: PLR0913 - one parameter per flag
 
     There is no flag for anything that changes a result. That stands in the config.
     """
-    slurm_only = {"--partition": partition, "--account": account, "--qos": qos, "--time": time}
-    if local and (given := [flag for flag, value in slurm_only.items() if value is not None]):
+    details = {"--account": account, "--qos": qos, "--time": time}
+    given = [flag for flag, value in {"--partition": partition, **details}.items() if value is not None]
+    if local and given:
         raise click.UsageError(f"--local runs on this machine, where {' and '.join(given)} would mean nothing.")
+    if given and partition is None and site is None:
+        raise click.UsageError(f"{' and '.join(given)}: for Slurm only. Add --partition NAME, or --site NAME.")
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run.")
     from launcher.launch import launch

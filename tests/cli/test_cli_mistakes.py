@@ -31,6 +31,7 @@ CASES = {
         ["x.yaml", "--local", "--partition", "g", "--qos", "q"],
         "where --partition and --qos would",
     ),
+    "time without slurm": (["x.yaml", "--time", "90"], "--time: for Slurm only. Add --partition NAME, or --site NAME."),
     "json without dry run": (["x.yaml", "--json"], "--json goes with --dry-run."),
     "experiments is a file": (["status", "--experiments", "file"], "'file' is a file."),
     "negative seed": (["logs", "x", "--seed", "-1"], "-1 is not in the range"),
