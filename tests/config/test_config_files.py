@@ -2,6 +2,9 @@
 
 import os
 import socket
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from config_samples import VALID, written
@@ -84,3 +87,29 @@ def test_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
 def test_windows_line_ends_keep_the_lines(tmp_path):
     text = VALID.replace("epochs: 3", "epochs: x").replace("\n", "\r\n")
     assert "x.yaml:17: training.epochs" in str(refused(written(tmp_path, text)))
+
+
+@contextmanager
+def as_an_ordinary_user():
+    """Root may read everything, so it is put aside for a moment; anyone else is ordinary already."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_no_permission(what):
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        path = written(folder, VALID)
+        path.chmod(0 if what == "file" else 0o644)
+        folder.chmod(0 if what == "folder" else 0o755)
+        with as_an_ordinary_user():
+            error = refused(path)
+        folder.chmod(0o700)
+    assert error.code == ExitCode.FILES
+    assert str(error) == f"{path}: cannot be read: Permission denied."
