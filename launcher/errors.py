@@ -1,8 +1,11 @@
-"""What a user is told when something is wrong: what, where and the next command, with one exit code per kind. Standard library only."""
+"""What a user is told when something is wrong: what, where, the next command; one exit code per kind. Standard library only."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+
+
+WIDEST_LINE = 160
 
 
 class ExitCode(IntEnum):
@@ -50,7 +53,11 @@ class Problem:
         head = f"{self.where}: {self.what}" if self.where else self.what
         if not self.hint:
             return head
-        return f"{head}\n    {self.hint}" if "\n" in self.hint or len(head) + len(self.hint) > 160 else f"{head} {self.hint}"
+        return (
+            f"{head}\n    {self.hint}"
+            if "\n" in self.hint or len(head) + len(self.hint) > WIDEST_LINE
+            else f"{head} {self.hint}"
+        )
 
 
 class LaunchError(Exception):

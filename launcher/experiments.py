@@ -48,3 +48,8 @@ def existing_tree(flag: Path | None, name: str) -> Tree:
     near = difflib.get_close_matches(wanted, names, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There: {', '.join(names[-8:])}." if names else "It holds none."
     raise fail(ExitCode.NOT_FOUND, f"No experiment `{name}`.", where=str(folder), hint=hint)
+
+
+def is_default(folder: Path, repository: Path) -> bool:
+    """Whether a name alone finds the trees of this folder, from inside the repository."""
+    return folder.resolve() == (repository / "experiments").resolve()

@@ -71,4 +71,4 @@ ENGINES: Final = {"host": "launcher.engines.host"}
 
 def engine(name: str) -> Engine:
     """The engine of that name. Raises KeyError for an unknown one: the config's schema lists them."""
-    return cast(Engine, import_module(ENGINES[name]))
+    return cast("Engine", import_module(ENGINES[name]))

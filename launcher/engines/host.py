@@ -38,7 +38,8 @@ def pin(request: ImageRequest) -> ImagePin:
 
 def ensure(request: ImageRequest, store: Path, say: Say) -> ImagePin:
     """Compare the environment with the commit's lock, and put the code and the lock into the store. Raises LaunchError."""
-    from launcher.source import Source, export, read_file
+    from launcher.plan import Source
+    from launcher.source import export, read_file
 
     source = Source(request.repository, request.commit, request.code_tree, None, ())
     text = read_file(source, request.lock)

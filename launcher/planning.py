@@ -1,0 +1,157 @@
+"""From a config, the commit, the site and the flags to the plan. Pure: it looks at nothing and changes nothing."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from jobs.contract import SPECIFICATION_FORMAT, ImagePin
+from jobs.recipe import Recipe
+from launcher import walltime
+from launcher.engines import ImageRequest, engine
+from launcher.errors import ExitCode, fail
+from launcher.plan import Flags, Plan, RunPlan, SlurmRequest, Source
+
+if TYPE_CHECKING:
+    from launcher.config.load import Loaded
+    from launcher.config.schema import Experiment
+    from launcher.site import Site
+
+UNKNOWN_PIN: Final = ImagePin(engine="", environment="", code="", python="")
+
+
+def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
+    loaded: "Loaded",
+    source: Source,
+    site: "Site",
+    flags: Flags,
+    *,
+    experiments: Path,
+    lock: bytes,
+    states: Mapping[int, str],
+    launched: Mapping[str, str],
+) -> Plan:
+    """The plan. `states` are the seeds' states before this launch, `lock` the bytes of the commit's lock, `launched` what is
+    recorded of the launcher. Raises LaunchError (CLUSTER) where site and flags leave open where to run."""
+    experiment = loaded.experiment
+    request = ImageRequest(
+        engine=experiment.image.engine,
+        repository=source.repository,
+        commit=source.commit,
+        code_tree=source.code_tree,
+        lock=experiment.image.lock,
+        lock_sha256=hashlib.sha256(lock).hexdigest(),
+    )
+    pin = engine(request.engine).pin(request)
+    digest = hashlib.sha256(loaded.resolved.encode()).hexdigest()
+    runs = tuple(
+        RunPlan(seed, states[seed], _specification(experiment, seed, source, pin, digest, launched))
+        for seed in experiment.seeds
+    )
+    on_slurm = not flags.local and (flags.partition is not None or flags.site is not None)
+    todo = sum(run.state != "done" for run in runs)
+    return Plan(
+        experiment=experiment.name,
+        config_file=loaded.file,
+        config_text=loaded.resolved,
+        tree=experiments / experiment.name,
+        store=site.store,
+        source=source,
+        image=request,
+        pin=pin,
+        runs=runs,
+        environment=tuple(site.environment),
+        mounts={str(folder): mode for folder, mode in site.mounts.items()},
+        local_parallelism=_local_parallelism(experiment),
+        slurm=_slurm(experiment, site, flags, todo) if on_slurm else None,
+        notes=tuple(_notes(source)),
+    )
+
+
+def _specification(
+    experiment: "Experiment",
+    seed: int,
+    source: Source,
+    pin: ImagePin | None,
+    config_sha256: str,
+    launched: Mapping[str, str],
+) -> str:
+    """Text of run.json: see `jobs.recipe.Specification`."""
+    value: dict[str, Any] = {
+        "format": SPECIFICATION_FORMAT,
+        "experiment": experiment.name,
+        "seed": seed,
+        "seeds": experiment.seeds,
+        "commit": source.commit,
+        "dirty": source.dirty,
+        "config_sha256": config_sha256,
+        "image": asdict(pin or UNKNOWN_PIN),
+        "project_root": str(source.repository),
+        "launched": dict(launched),
+        "recipe": {
+            key: value for key, value in experiment.model_dump(mode="json").items() if key in Recipe.model_fields
+        },
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _local_parallelism(experiment: "Experiment") -> int:
+    """As many runs as the cores that this process may use can hold, each with its threads."""
+    fit = max(1, len(os.sched_getaffinity(0)) // experiment.numerics.threads)
+    return min(fit, experiment.cluster.parallel or fit, len(experiment.seeds))
+
+
+def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> SlurmRequest:
+    cluster = experiment.cluster
+    partition = flags.partition or site.partition
+    if partition is None:
+        hint = "Name one: --partition NAME. `sinfo -s` lists them."
+        raise fail(ExitCode.CLUSTER, f"The site `{site.name}` has no default partition.", hint=hint)
+    _offered(partition, site, cluster.gpus)
+    time = flags.time or cluster.time or site.time
+    return SlurmRequest(
+        site=site.name,
+        job_name=experiment.name,
+        partition=partition,
+        account=flags.account or site.account,
+        qos=flags.qos or site.qos,
+        time_minutes=walltime.minutes(time),
+        nodes=cluster.nodes,
+        cpus_per_task=cluster.cpus,
+        gpus_per_node=cluster.gpus,
+        memory=cluster.memory,
+        signal_seconds=site.signal_seconds,
+        array_parallelism=min(cluster.parallel or max(1, todo), max(1, todo)),
+        exclude=site.exclude,
+        setup=tuple(site.setup),
+        teardown=tuple(site.teardown),
+        additional=dict(site.sbatch),
+        preemption=site.preemption.mode,
+        budgets=site.budgets.by_cause(),
+    )
+
+
+def _offered(partition: str, site: "Site", gpus: int) -> None:
+    """Against what the site says of its partitions, where it says something."""
+    if site.partitions is None:
+        return
+    where = str(site.file)
+    if partition not in site.partitions:
+        known = f"There: {', '.join(site.partitions)}."
+        raise fail(ExitCode.CLUSTER, f"The site has no partition `{partition}`.", where=where, hint=known)
+    offered = site.partitions[partition].gpus_per_node
+    if offered is not None and gpus > offered:
+        what = f"Partition {partition} has {offered} GPUs a node; the config asks for {gpus}."
+        raise fail(ExitCode.CLUSTER, what, where=where)
+
+
+def _notes(source: Source) -> list[str]:
+    if not source.dirty:
+        return []
+    count = "1 file differs" if len(source.files) == 1 else f"{len(source.files)} files differ"
+    return [
+        f"NOT REPRODUCIBLE: {count} from commit {source.commit[:10]} (--allow-dirty); the patch is kept with the run."
+    ]

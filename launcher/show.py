@@ -1,0 +1,136 @@
+"""The plan and the outcome for a person, and the plan as JSON. Renders; decides nothing."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.rundir import RunDir, Tree
+from launcher.experiments import is_default
+from launcher.plan import Plan
+
+
+def as_json(plan: Plan, script: str) -> dict[str, Any]:
+    """Everything that the plan holds. Bytes of a patch are given by their number."""
+    slurm = plan.slurm
+    return {
+        "experiment": plan.experiment,
+        "config": str(plan.config_file),
+        "tree": str(plan.tree),
+        "store": str(plan.store),
+        "commit": plan.source.commit,
+        "code_tree": plan.source.code_tree,
+        "dirty": plan.source.dirty,
+        "changed_files": list(plan.source.files),
+        "image": {
+            "engine": plan.image.engine,
+            "lock": plan.image.lock,
+            "lock_sha256": plan.image.lock_sha256,
+            "environment": plan.pin.environment if plan.pin else None,
+            "code": plan.pin.code if plan.pin else None,
+            "base": plan.pin.base if plan.pin else None,
+        },
+        "runs": [
+            {"seed": run.seed, "state": run.state, "specification": json.loads(run.specification)} for run in plan.runs
+        ],
+        "environment": list(plan.environment),
+        "mounts": dict(plan.mounts),
+        "local_parallelism": plan.local_parallelism if slurm is None else None,
+        "slurm": {key: getattr(slurm, key) for key in slurm.__slots__} if slurm is not None else None,
+        "script": script or None,
+        "notes": list(plan.notes),
+    }
+
+
+def as_text(plan: Plan, script: str) -> str:
+    """What, where, which image, which seeds, and the batch script."""
+    states = {
+        state: [run.seed for run in plan.runs if run.state == state]
+        for state in dict.fromkeys(run.state for run in plan.runs)
+    }
+    seeds = ", ".join(f"{' '.join(map(str, numbers))} ({state})" for state, numbers in states.items())
+    lock, code = plan.image.lock_sha256[:12], plan.source.code_tree[:12]
+    image = f"{plan.image.engine}: {plan.image.lock} sha256:{lock}, code git-tree:{code}"
+    rows = [
+        ("experiment", plan.experiment),
+        ("config", str(plan.config_file)),
+        ("commit", plan.source.commit + (" with uncommitted changes" if plan.source.dirty else "")),
+        ("image", image),
+        ("seeds", seeds),
+        ("where", _where(plan)),
+        ("tree", str(plan.tree)),
+        ("store", str(plan.store)),
+    ]
+    lines = [f"{name:<11} {value}" for name, value in rows]
+    lines += [f"{'note':<11} {note}" for note in plan.notes]
+    if script:
+        lines += ["", "batch script:", *(f"    {line}".rstrip() for line in script.splitlines())]
+    lines += ["", "A dry run: nothing was changed."]
+    return "\n".join(lines)
+
+
+def _where(plan: Plan) -> str:
+    slurm = plan.slurm
+    if slurm is None:
+        return f"this machine, {plan.local_parallelism} at once"
+    asked = [f"{slurm.cpus_per_task} CPUs", slurm.memory, f"{slurm.time_minutes} min an attempt"]
+    if slurm.gpus_per_node:
+        asked.insert(0, f"{slurm.gpus_per_node} GPUs")
+    count = len(plan.todo)
+    return f"Slurm, partition {slurm.partition}: an array of {count}, {slurm.array_parallelism} at once; {', '.join(asked)} each"
+
+
+def finished(tree: Tree, seeds: Sequence[int]) -> str:
+    """The outcome per seed, before and after; and over the seeds, with their count (R23). Empty while none is done."""
+    done = {seed: _done(tree.run(seed)) for seed in seeds}
+    rows = [(seed, found) for seed, found in done.items() if found is not None]
+    if not rows:
+        return ""
+    lines = ["", f"{'seed':>6}  {'validation loss':>20}  {'accuracy':>20}"]
+    for seed, found in rows:
+        loss = f"{_number(found['val_loss_before'])} -> {_number(found['val_loss'])}"
+        accuracy = f"{_percent(found['accuracy_before'])} -> {_percent(found['accuracy'])}"
+        lines.append(f"{seed:>6}  {loss:>20}  {accuracy:>20}")
+    if len(rows) > 1:
+        losses = [found["val_loss"] for _, found in rows]
+        loss = f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}"
+        accuracies = [found["accuracy"] for _, found in rows if found["accuracy"] is not None]
+        accuracy = ""
+        if len(accuracies) == len(rows):
+            accuracy = f"{statistics.mean(accuracies):.1%} ± {statistics.stdev(accuracies):.1%}"
+        lines.append(f"{'mean':>6}  {loss:>20}  {accuracy:>20}   ± standard deviation over {len(rows)} seeds")
+    if len(rows) < len(seeds):
+        lines.append(f"{len(rows)} of {len(seeds)} seeds are done.")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _done(run: RunDir) -> dict[str, Any] | None:
+    try:
+        value = json.loads(run.done.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def next_steps(tree: Tree, plan: Plan) -> str:
+    """Where everything is, and the commands that come next."""
+    name = plan.experiment if is_default(tree.root.parent, plan.source.repository) else str(tree.root)
+    lines = [
+        "",
+        f"Everything is in {tree.root}",
+        f"    launch status {name}",
+        f"    launch logs {name}{' -f' if plan.slurm is not None else ''}",
+    ]
+    if plan.slurm is not None:
+        lines.append(f"    launch cancel {name}")
+    lines.append(f"    tensorboard --logdir {tree.root / 'metrics'}")
+    lines += [note for note in plan.notes if note.startswith("NOT")]
+    return "\n".join(lines)
