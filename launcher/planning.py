@@ -12,7 +12,7 @@ from jobs.contract import SPECIFICATION_FORMAT, ImagePin
 from jobs.recipe import Recipe
 from launcher import walltime
 from launcher.engines import ImageRequest, engine
-from launcher.errors import ExitCode, fail
+from launcher.errors import ExitCode, LaunchError, fail
 from launcher.plan import Flags, Plan, RunPlan, SlurmRequest, Source
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> S
     if partition is None:
         hint = "Name one: --partition NAME. `sinfo -s` lists them."
         raise fail(ExitCode.CLUSTER, f"The site `{site.name}` has no default partition.", hint=hint)
-    _offered(partition, site, cluster.gpus)
-    time = flags.time or cluster.time or site.time
+    minutes = walltime.minutes(flags.time or cluster.time or site.time)
+    if refusals := site.refusals(partition, cluster.gpus, minutes):
+        raise LaunchError(ExitCode.CLUSTER, refusals)
     return SlurmRequest(
         site=site.name,
         job_name=experiment.name,
         partition=partition,
         account=flags.account or site.account,
         qos=flags.qos or site.qos,
-        time_minutes=walltime.minutes(time),
+        time_minutes=minutes,
         nodes=cluster.nodes,
         cpus_per_task=cluster.cpus,
         gpus_per_node=cluster.gpus,
@@ -132,20 +133,6 @@ def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> S
         preemption=site.preemption.mode,
         budgets=site.budgets.by_cause(),
     )
-
-
-def _offered(partition: str, site: "Site", gpus: int) -> None:
-    """Against what the site says of its partitions, where it says something."""
-    if site.partitions is None:
-        return
-    where = str(site.file)
-    if partition not in site.partitions:
-        known = f"There: {', '.join(site.partitions)}."
-        raise fail(ExitCode.CLUSTER, f"The site has no partition `{partition}`.", where=where, hint=known)
-    offered = site.partitions[partition].gpus_per_node
-    if offered is not None and gpus > offered:
-        what = f"Partition {partition} has {offered} GPUs a node; the config asks for {gpus}."
-        raise fail(ExitCode.CLUSTER, what, where=where)
 
 
 def _notes(source: Source) -> list[str]:

@@ -14,7 +14,7 @@ from launcher.config import hints
 from launcher.config.mistake import Mistake, Mistakes
 from launcher.config.read import SUFFIXES, read
 from launcher.config.schema import Clock, Word
-from launcher.errors import ExitCode, fail
+from launcher.errors import ExitCode, Problem, fail
 from launcher.plan import BUDGETS
 
 VARIABLE: Final = "SAMEBITS_SITE"
@@ -211,6 +211,29 @@ class Site(Profile):
     """The file's name without its suffix."""
     file: Path | None
     """None: there is no file, every key has its default."""
+
+    def refusals(self, partition: str, gpus: int, minutes: int) -> list[Problem]:
+        """Why a run of that size and time limit cannot go to that partition, as far as the profile says; empty if it can."""
+        found = []
+        if minutes * 60 <= self.signal_seconds:
+            what = f"The time limit of {minutes} min leaves nothing before the signal, {self.signal_seconds} s ahead of it."
+            found.append(Problem(what, f"site {self.name}", "Ask for more time, or lower the site's signal_seconds."))
+        if self.partitions is None:
+            return found
+        where = str(_short(self.file)) if self.file else f"site {self.name}"
+        offer = self.partitions.get(partition)
+        if offer is None:
+            near = hints.close(partition, list(self.partitions))
+            known = f"There: {', '.join(self.partitions)}."
+            hint = f"Did you mean {near}? {known}" if near else known
+            return [*found, Problem(f"The site has no partition `{partition}`.", where, hint)]
+        if offer.gpus_per_node is not None and gpus > offer.gpus_per_node:
+            what = f"Partition {partition} has {offer.gpus_per_node} GPUs per node; the config asks for {gpus}."
+            found.append(Problem(what, where, "Another partition, or cluster.gpus in the config."))
+        if offer.max_time is not None and minutes > walltime.minutes(offer.max_time):
+            what = f"Partition {partition} allows {offer.max_time} at most; {minutes} min are asked for."
+            found.append(Problem(what, where, "A shorter --time is enough: a run goes on in the next attempt."))
+        return found
 
 
 def load_site(name: str | None, repository: Path) -> Site:

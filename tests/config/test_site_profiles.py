@@ -152,6 +152,37 @@ def test_mistake_in_a_profile(name, repository, monkeypatch, capsys):
     assert snapshot(repository) == before
 
 
+OFFER = (
+    "partitions: {gpu: {gpus_per_node: 1, max_time: 04:00:00}, cpu: {gpus_per_node: 0}, any: {}}\nsignal_seconds: 60\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("gpu", 1, 240), []),
+        (("any", 8, 100_000), []),
+        (("cpu", 0, 2), []),
+        (("gpuu", 1, 60), ["The site has no partition `gpuu`. Did you mean gpu? There: gpu, cpu, any."]),
+        (("cpu", 1, 60), ["Partition cpu has 0 GPUs per node; the config asks for 1."]),
+        (("gpu", 2, 241), ["Partition gpu has 1 GPUs per node", "Partition gpu allows 04:00:00 at most; 241 min are"]),
+        (("gpu", 1, 1), ["The time limit of 1 min leaves nothing before the signal, 60 s ahead of it."]),
+        (("zzz", 1, 1), ["leaves nothing before the signal", "The site has no partition `zzz`."]),
+    ],
+)
+def test_what_a_partition_cannot_take_is_refused(asked, said, repository):
+    refusals = profile(repository, OFFER).refusals(*asked)
+    assert len(refusals) == len(said)
+    for problem, fragment in zip(refusals, said, strict=True):
+        assert fragment in str(problem)
+
+
+def test_without_partitions_only_the_signal_is_checked(tmp_path):
+    site = load_site(None, tmp_path)
+    assert site.refusals("whatever", 99, 100_000) == []
+    assert "120 s" in str(site.refusals("whatever", 0, 2)[0])
+
+
 def test_an_empty_profile_is_refused_with_the_reason(repository):
     with pytest.raises(LaunchError, match="the file is empty"):
         profile(repository, "")
