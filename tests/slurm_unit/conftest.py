@@ -1,0 +1,49 @@
+"""A plan for Slurm, made by hand: its maker is another module's affair."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.engines import ImageRequest
+from launcher.plan import Plan, RunPlan, SlurmRequest, Source
+
+
+@pytest.fixture
+def make_plan(tmp_path):
+    def make(*, seeds=(0, 1, 2), root=tmp_path, **changes):
+        request = {
+            "site": "default",
+            "job_name": "tiny",
+            "partition": "gpu",
+            "account": None,
+            "qos": None,
+            "time_minutes": 90,
+            "nodes": 1,
+            "cpus_per_task": 2,
+            "gpus_per_node": 0,
+            "memory": "1G",
+            "signal_seconds": 60,
+            "array_parallelism": 2,
+            "exclude": None,
+            "setup": (),
+            "teardown": (),
+            "additional": {},
+        }
+        return Plan(
+            experiment="tiny",
+            config_file=Path("configs/tiny.yaml"),
+            config_text="",
+            tree=root / "experiments" / "tiny",
+            store=root / "store",
+            source=Source(root, "0" * 40, "1" * 40, None, ()),
+            image=ImageRequest("host", root, "0" * 40, "1" * 40, "requirements.lock", "2" * 64),
+            pin=None,
+            runs=tuple(RunPlan(seed, "new", "{}") for seed in seeds),
+            environment=(),
+            mounts={},
+            local_parallelism=1,
+            slurm=SlurmRequest(**{**request, **changes}),
+            notes=(),
+        )
+
+    return make
