@@ -1,0 +1,106 @@
+"""The text of Slurm's configuration files."""
+
+import socket
+
+from cluster.layout import NODES, Layout, Options
+
+CTLD_PORT = 0
+FIRST_NODE_PORT = 1
+DBD_PORT = 5
+CRED_EXPIRE = 6  # also how long a requeued job waits before it may start again; Slurm ignores less than 5
+
+
+def slurm_conf(layout: Layout, options: Options) -> str:
+    """slurm.conf. Short waits throughout, so that a test sees a requeued job start within seconds and not minutes."""
+    first, last = options.base_port + FIRST_NODE_PORT, options.base_port + FIRST_NODE_PORT + len(NODES) - 1
+    nodes = f"n[1-{len(NODES)}]"
+    lines = [
+        "ClusterName=samebits",
+        f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
+        f"SlurmctldPort={options.base_port + CTLD_PORT}",
+        "SlurmUser=slurm",
+        "SlurmdUser=root",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={layout.munge}/socket,cred_expire={CRED_EXPIRE}",
+        f"StateSaveLocation={layout.state}",
+        f"SlurmctldPidFile={layout.run}/slurm/slurmctld.pid",
+        f"SlurmctldLogFile={layout.log}/slurmctld.log",
+        f"SlurmdSpoolDir={layout.spool}/%n",
+        f"SlurmdPidFile={layout.run}/slurm/slurmd-%n.pid",
+        f"SlurmdLogFile={layout.log}/slurmd-%n.log",
+        "SlurmdParameters=config_overrides",  # the nodes have what is written here, whatever this machine has
+        # no cgroups, no affinity: they need rights that a container does not give
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "JobAcctGatherType=jobacct_gather/none",
+        "PropagateResourceLimits=NONE",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_Core_Memory",
+        "DefMemPerCPU=1000",
+        "GresTypes=gpu",
+        "MpiDefault=none",
+        "SwitchType=switch/none",
+        "ReturnToService=2",
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
+        "JobRequeue=1",
+        "KillWait=10",
+        "OverTimeLimit=0",
+        "InactiveLimit=0",
+        "Waittime=0",
+        "SlurmctldTimeout=60",
+        "SlurmdTimeout=30",
+        "MessageTimeout=30",
+        "EpilogMsgTime=1",
+        f"MinJobAge={options.min_job_age}",
+        "MaxArraySize=1001",
+        "SchedulerType=sched/backfill",
+        "SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2",
+        "PriorityType=priority/basic",
+    ]
+    if options.user_signal:
+        lines.append("SlurmctldParameters=preempt_send_user_signal")
+    if options.accounting:
+        lines += [
+            "AccountingStorageType=accounting_storage/slurmdbd",
+            "AccountingStorageHost=127.0.0.1",
+            f"AccountingStoragePort={options.base_port + DBD_PORT}",
+            f"AccountingStoragePass={layout.munge}/socket",  # for slurmdbd, the socket of munge stands here and not in AuthInfo
+            "AccountingStorageTRES=gres/gpu",
+        ]
+    lines += [
+        (
+            f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}]"
+            f" CPUs={options.node_cpus} RealMemory=8000 Gres=gpu:2 State=UNKNOWN"
+        ),
+        (
+            f"PartitionName=gpu Nodes={nodes} Default=YES DefaultTime=60 MaxTime=1-0 State=UP"
+            f" PriorityTier=1 PreemptMode=REQUEUE GraceTime={options.grace}"
+        ),
+        f"PartitionName=high Nodes={nodes} DefaultTime=60 MaxTime=1-0 State=UP PriorityTier=10 PreemptMode=OFF",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gres_conf(layout: Layout) -> str:
+    return f"NodeName=n[1-{len(NODES)}] Name=gpu File={layout.devices}/nvidia[0-1]\n"
+
+
+def slurmdbd_conf(layout: Layout, options: Options) -> str:
+    return "\n".join(
+        [
+            "AuthType=auth/munge",
+            f"AuthInfo=socket={layout.munge}/socket",
+            "DbdHost=localhost",
+            "DbdAddr=127.0.0.1",
+            f"DbdPort={options.base_port + DBD_PORT}",
+            "SlurmUser=slurm",
+            f"PidFile={layout.run}/slurm/slurmdbd.pid",
+            f"LogFile={layout.log}/slurmdbd.log",
+            "StorageType=accounting_storage/mysql",
+            "StorageHost=localhost",
+            "StorageUser=slurm",
+            "StorageLoc=slurm_acct_db",
+            "",
+        ]
+    )

@@ -1,0 +1,70 @@
+"""Which Debian packages the cluster needs, and what to do where they are missing."""
+
+import os
+import shutil
+import subprocess
+
+from cluster.layout import ClusterError
+
+SBIN = "/usr/sbin:/sbin"  # daemons live there, and an ordinary user's PATH often lacks it
+PROGRAMS = {
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "sbatch": "slurm-wlm",
+    "slurmdbd": "slurmdbd",
+    "munged": "munge",
+    "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
+    "mariadb": "mariadb-server",
+    "git": "git",
+}
+DATABASE = {"slurmdbd", "mariadb-server"}
+
+
+def find(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
+
+
+def program(name: str) -> str:
+    """Absolute path of a daemon. Raises ClusterError."""
+    found = find(name)
+    if found is None:
+        msg = f"`{name}` is not on this machine. Install it with: apt-get install {PROGRAMS.get(name, name)}"
+        raise ClusterError(msg)
+    return found
+
+
+def missing(*, accounting: bool) -> list[str]:
+    """Debian packages to install, in a stable order."""
+    wanted = {package for name, package in PROGRAMS.items() if find(name) is None}
+    return sorted(wanted if accounting else wanted - DATABASE)
+
+
+def require(*, accounting: bool, install: bool) -> None:
+    """Install what is missing, or raise ClusterError with the exact command."""
+    packages = missing(accounting=accounting)
+    if not packages:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    if shutil.which("apt-get") is None:
+        msg = (
+            f"missing: {' '.join(packages)} (names of Debian's packages). This machine has no apt-get; use a Debian 12."
+        )
+        raise ClusterError(msg)
+    if not install:
+        msg = f"missing Debian packages. As root: apt-get update && {' '.join(command)}\n    or let `start --install` do it."
+        raise ClusterError(msg)
+    print(f"installing {' '.join(packages)} ...", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for argv in (["apt-get", "update", "-qq"], command):
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode != 0:
+            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+            msg = f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}"
+            raise ClusterError(msg)
+    left = missing(accounting=accounting)
+    if left:
+        msg = f"apt-get succeeded, yet these are still missing: {' '.join(left)}"
+        raise ClusterError(msg)
