@@ -37,6 +37,11 @@ def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bo
         print(note)
     if problems := engine(plan.image.engine).health():
         raise LaunchError(ExitCode.IMAGE, problems)
+    if plan.slurm is not None and plan.todo:
+        from launcher import request
+
+        # Before anything is written: a name is not to be taken by a launch that could never have been submitted.
+        request.check(plan.slurm, plan.tree)
     pin = engine(plan.image.engine).ensure(plan.image, plan.store, print)
     opened = tree.open_tree(plan, pin)
     if not plan.todo:

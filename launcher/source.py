@@ -100,6 +100,7 @@ def _open(config: Path) -> "Repo":
     if repo.bare:
         hint = "Launch from a clone: git clone REPOSITORY"
         raise fail(ExitCode.SOURCE, "A bare repository has no files to launch.", where=str(repo.git_dir), hint=hint)
+    repo.git.rev_parse("--git-dir")  # git itself looks at the repository: one of another user's ends here
     return repo
 
 
