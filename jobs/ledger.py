@@ -23,7 +23,7 @@ class Checksum:
     """64 bits over the raw bits of a fixed list of tensors.
 
     Each word is multiplied by an odd number of its position and summed in wrapping 64-bit integers: the sum does not depend on
-    the order in which a device adds, a single flipped bit always shows, and so do exchanged values."""
+    the order in which a device adds, and a single flipped bit always shows. It finds accidents; `digest` is for more."""
 
     def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._tensors = list(tensors)
@@ -39,14 +39,13 @@ class Checksum:
     @torch.no_grad()
     def __call__(self) -> str:
         """16 hex digits for the tensors as they are now."""
-        total = 0
-        for index, tensor in enumerate(self._tensors):
+        total: torch.Tensor | int = 0  # stays on the device: one wait for it per step, not one per tensor
+        for tensor in self._tensors:
             words = tensor.detach().contiguous().view(-1).view(_WORDS[tensor.element_size()])
             for start in range(0, words.numel(), _CHUNK):
                 part = words[start : start + _CHUNK].to(torch.int64)
-                found = int((part * self._factor(part.device, part.numel())).sum())
-                total = (total * 0x9E3779B97F4A7C15 + found + index + start) & ((1 << 64) - 1)
-        return f"{total:016x}"
+                total = total * _GOLDEN + (part * self._factor(part.device, part.numel())).sum() + part.numel()
+        return f"{int(total) & ((1 << 64) - 1):016x}"
 
 
 @torch.no_grad()
