@@ -87,7 +87,8 @@ def situation(
     code = this.exit_code if this else None
     if done and code is None:
         code = Exit.DONE
-    facts = None if code in {Exit.DONE, Exit.REFUSED, Exit.FENCED} else _ask(job)
+    asked = code not in {Exit.DONE, Exit.REFUSED, Exit.FENCED}
+    facts = _ask(job) if asked else None
     requeued = facts is not None and facts.restarts > restarts
     return Situation(
         code=code,
@@ -98,7 +99,8 @@ def situation(
         budgets=placement.budgets,
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
         idle=_idle(mine, this),
-        accounting=cluster.last_end(job) if requeued else None,
+        asked=asked,
+        accounting=cluster.end_of_start(job, restarts) if requeued else None,
     )
 
 

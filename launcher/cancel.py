@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from jobs.rundir import Tree
 from launcher import cluster
 from launcher.errors import ExitCode, fail
+from launcher.record import submissions
 from launcher.recover import recover
-from launcher.runstate import Record, RunState, examine, is_alive
+from launcher.runstate import Record, RunState, State, examine, is_alive
 
 
 def cancel(tree: Tree, seed: int | None) -> int:
@@ -24,7 +25,7 @@ def cancel(tree: Tree, seed: int | None) -> int:
         raise fail(ExitCode.NOT_FOUND, f"{tree.name} has no seed {seed}.", hint=f"There: {there}.")
     states = examine(tree, seeds)
     active = [state for state in states if state.active]
-    _slurm([state for state in active if state.place == "slurm"])
+    _slurm(tree, [state for state in active if state.place == "slurm"])
     stopped = _local(tree, [state for state in active if state.place == "local"], alone=seed is None)
     for state in states:
         if state not in active:
@@ -36,7 +37,7 @@ def cancel(tree: Tree, seed: int | None) -> int:
     return ExitCode.OK
 
 
-def _slurm(states: Sequence[RunState]) -> None:
+def _slurm(tree: Tree, states: Sequence[RunState]) -> None:
     jobs = {state.job: state for state in states if state.job is not None}
     for state in states:
         if state.job is None:
@@ -47,6 +48,10 @@ def _slurm(states: Sequence[RunState]) -> None:
     if not answer.ok:
         hint = "`squeue --me` shows what is still there."
         raise fail(ExitCode.CLUSTER, f"scancel: {cluster.first_line(answer)}.", hint=hint, evidence=answer.evidence())
+    waiting = {state.seed for state in states if state.state is not State.RUNNING}
+    for submission in submissions(tree) if waiting else ():
+        for seed in waiting.intersection(submission.seeds):
+            submission.cancelled(tree, seed)
     for job, state in jobs.items():
         where = f" on {state.node}" if state.node and state.state == "running" else ""
         _say(f"seed {state.seed}: cancelled, job {job}, which was {state.state}{where}")

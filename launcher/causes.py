@@ -111,6 +111,8 @@ class Situation:
     """Requeues of this submission so far, by cause."""
     idle: int = 0
     """Starts in a row, this one included, that reached the time limit without finishing a step."""
+    asked: bool = True
+    """Whether Slurm was asked at all: where its answer cannot matter, it is not."""
     accounting: str | None = None
     """How accounting names the end of this start (`PREEMPTED`, `REQUEUED`), where it was asked."""
 
@@ -131,15 +133,15 @@ def decide(now: Situation) -> Decision:
     cause, action = TABLE[said][word]
     if cause is Cause.REQUEUED and now.accounting == "PREEMPTED":
         cause = Cause.PREEMPTED
-    why = f"the run said {said}, Slurm says {word}"
+    why = f"the run said {said}" + ("" if word is Word.MUTE and not now.asked else f", Slurm says {word}")
     if action is REQUEUE:
         limit = now.budgets.get(cause)
         if limit is not None and now.used.get(cause, 0) >= limit:
             action, why = STOP, f"{why}; its budget of {limit} requeues is used up"
         elif cause is Cause.TIME_LIMIT and now.idle >= IDLE_STARTS:
             action, why = STOP, f"{why}; {now.idle} starts in a row ended there without a step: it needs more --time"
-    evidence: dict[str, Any] = now.facts.evidence() if now.facts else {"JobState": None}
-    evidence |= {"restart": now.restarts, "outcome": str(said), "word": str(word)}
+    evidence: dict[str, Any] = now.facts.evidence() if now.facts else {}
+    evidence |= {"restart": now.restarts, "outcome": str(said), "word": str(word) if now.asked else "not asked"}
     if now.accounting:
         evidence["accounting"] = now.accounting
     return Decision(cause, action, why, evidence)

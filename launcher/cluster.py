@@ -26,9 +26,6 @@ ENDED_STATES: Final = frozenset(
 """A job in one of these does not come back by itself."""
 
 
-_LEFT: Final = frozenset({"PREEMPTED", "REQUEUED"})
-
-
 @dataclass(frozen=True, slots=True)
 class JobFacts:
     """`scontrol show job -o JOB`: the controller's own word, without accounting."""
@@ -143,7 +140,10 @@ def states(jobs: Iterable[str]) -> Answer:
         return Answer({}, silent=str(error))
     if not queue.ok and "Invalid job id" not in queue.stderr:
         return Answer({}, silent=first_line(queue))
-    found = {job: status for job, status in parse_squeue(queue.stdout).items() if job in set(wanted)}
+    seen = parse_squeue(queue.stdout)
+    found = {job: seen[job] for job in wanted if job in seen}
+    # What was cancelled while it waited is shown once for the whole array, without its number.
+    found |= {job: seen[array] for job in wanted if job not in seen and (array := job.partition("_")[0]) in seen}
     if len(found) == len(wanted):
         return Answer(found)
     old = sacct(arrays)
@@ -266,15 +266,15 @@ def requeue(job: str) -> Result:
     return run(["scontrol", "requeue", job], timeout=15)
 
 
-def last_end(job: str) -> str | None:
-    """How accounting names the newest finished start of a job: PREEMPTED, REQUEUED ...; None where nothing is known."""
+def end_of_start(job: str, restarts: int) -> str | None:
+    """How accounting names the end of that start of a job (0: the first): PREEMPTED, REQUEUED; None where it is not known."""
     try:
         answer = run(["sacct", "-n", "-X", "-P", "--duplicates", "-j", job, "--format=Start,State"], timeout=5)
     except LaunchError:
         return None
-    ended = [line.partition("|") for line in answer.stdout.splitlines() if line] if answer.ok else []
-    states = [state.split()[0] for start, _, state in sorted(ended) if start[:1].isdigit() and state in _LEFT]
-    return states[-1] if states else None
+    lines = sorted(line.partition("|") for line in answer.stdout.splitlines() if line[:1].isdigit())
+    left = [state.split()[0] for _, _, state in lines if state.startswith(("PREEMPTED", "REQUEUED"))]
+    return left[restarts] if answer.ok and len(left) > restarts else None
 
 
 def is_silent(answer: Result) -> bool:

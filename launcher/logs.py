@@ -110,7 +110,7 @@ def _follow(tree: Tree, seeds: list[int], readers: list[Reader]) -> int:
         while True:
             new = [reader.show() for reader in readers]
             sys.stdout.flush()
-            if time.monotonic() - asked >= ASK_EVERY or any(_ended(reader.run) for reader in readers):
+            if time.monotonic() - asked >= ASK_EVERY or all(reader.run.done.exists() for reader in readers):
                 states, asked = examine(tree, seeds), time.monotonic()
                 _changes(states, readers, told)
                 if not any(state.active for state in states) and not any(reader.show() for reader in readers):
@@ -122,11 +122,6 @@ def _follow(tree: Tree, seeds: list[int], readers: list[Reader]) -> int:
     for reader in readers:
         reader.close()
     return verdict(states)
-
-
-def _ended(run: RunDir) -> bool:
-    """Whether it is worth asking now: the tree has the run's last word."""
-    return run.done.exists()
 
 
 def _changes(states: Iterable[RunState], readers: Iterable[Reader], told: dict[int, str]) -> None:

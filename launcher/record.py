@@ -10,7 +10,7 @@ from typing import Literal
 from jobs.files import publish_json
 from jobs.rundir import Tree
 
-State = Literal["intent", "submitted", "failed"]
+State = Literal["intent", "submitted", "failed", "cancelled"]
 
 COMMENT = "samebits:"
 """Begins the comment of a job on Slurm; the submission's id follows."""
@@ -60,6 +60,12 @@ class Submission:
         """Raises OSError, ValueError or TypeError."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**fields, "seeds": tuple(fields["seeds"])})
+
+    def cancelled(self, tree: Tree, seed: int) -> None:
+        """Record that a seed was cancelled while it waited: Slurm keeps no trace of such a task."""
+        run = tree.run(seed)
+        if _id_in(run.submission) == self.id:
+            publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed), "state": "cancelled"})
 
     def with_state(self, state: State, job: str | None = None) -> "Submission":
         return replace(self, state=state, job=job if job is not None else self.job)

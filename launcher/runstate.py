@@ -109,6 +109,9 @@ def judge(run: RunDir, record: Record | None, answer: Answer) -> RunState:
     elif record is None or record.state == "failed":
         why = "the last submission was refused" if record else ""
         state, detail, active = _by_tree(last) if last else (State.PLANNED, why, False)
+    elif record.state == "cancelled" and (status is None or status.ended):
+        mine = _of(record, last)
+        state, detail, active = State.CANCELLED, _saved_at(mine) if mine else "before it started", False
     elif record.place == "local":
         state, detail, active = _local(record, last)
     elif status is None:
@@ -226,7 +229,8 @@ def _unknown_to_slurm(record: Record, last: AttemptRecord | None, answer: Answer
         return (State.RUNNING if mine.exit_code is None else State.SAVED), detail, True
     if datetime.now(UTC) - _last_word(record, mine) < FORGOTTEN:
         return (State.SUBMITTED if mine is None else State.RUNNING), "Slurm does not know it yet", True
-    return State.LOST, f"Slurm does not know job {record.job} any more", False
+    never = "" if mine else ", and it never started"
+    return State.LOST, f"Slurm does not know job {record.job} any more{never}", False
 
 
 def _last_word(record: Record, last: AttemptRecord | None) -> datetime:
