@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -82,21 +82,6 @@ class Answer:
     """False: sacct answered nothing, so that a job unknown here may have ended longer ago than Slurm remembers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """What sinfo says about one partition, over all its nodes."""
-
-    name: str
-    up: bool
-    minutes: int | None
-    """Its time limit; None for none."""
-    nodes: int
-    cpus: int
-    """Of its largest node."""
-    gpus: int
-    """Of its largest node."""
-
-
 def job_facts(job: str) -> JobFacts | None:
     """Facts about `ARRAYJOB_TASK`; None when the controller does not know it. Raises LaunchError when it is silent."""
     answer = run(["scontrol", "show", "job", "-o", job], timeout=15)
@@ -142,14 +127,20 @@ def states(jobs: Iterable[str]) -> Answer:
         return Answer({}, silent=first_line(queue))
     seen = parse_squeue(queue.stdout)
     found = {job: seen[job] for job in wanted if job in seen}
-    # What was cancelled while it waited is shown once for the whole array, without its number.
-    found |= {job: seen[array] for job in wanted if job not in seen and (array := job.partition("_")[0]) in seen}
+    # What was cancelled while it waited is shown once for the whole array, without its number, or not at all.
+    arrays_over = {array for array, status in seen.items() if "_" not in array and status.ended}
+    found |= {job: seen[array] for job in wanted if job not in seen and (array := job.partition("_")[0]) in arrays_over}
     if len(found) == len(wanted):
         return Answer(found)
     old = sacct(arrays)
     if old is None:
         return Answer(found, accounting=False)
-    return Answer({**{job: status for job, status in old.items() if job in set(wanted)}, **found})
+    return Answer({**{job: settled(old[job]) for job in wanted if job in old and settled(old[job]).ended}, **found})
+
+
+def settled(status: JobStatus) -> JobStatus:
+    """Accounting's word about a task that squeue does not have. One that still waits there was cancelled before it started."""
+    return replace(status, state="CANCELLED") if status.state == "PENDING" else status
 
 
 def parse_squeue(text: str) -> dict[str, JobStatus]:
@@ -197,44 +188,6 @@ def members(number: str) -> list[str]:
             first = int(match[1])
             found += [f"{array}_{i}" for i in range(first, int(match[2] or first) + 1, int(match[3] or 1))]
     return found
-
-
-def partitions() -> dict[str, Partition]:
-    """All partitions that the user sees. Raises LaunchError (CLUSTER) when Slurm is not here or gives no answer."""
-    answer = run(["sinfo", "-h", "-o", "%R|%a|%l|%D|%c|%G"], timeout=30)
-    if not answer.ok:
-        hint = "See whether `sinfo -s` works in this shell."
-        problem = Problem(f"Slurm gives no answer: {first_line(answer)}.", hint=hint)
-        raise LaunchError(ExitCode.CLUSTER, [problem], answer.evidence())
-    return parse_sinfo(answer.stdout)
-
-
-def parse_sinfo(text: str) -> dict[str, Partition]:
-    """Lines of `%R|%a|%l|%D|%c|%G`: one per partition and kind of node."""
-    found: dict[str, Partition] = {}
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split("|", 5)]
-        if len(parts) == 6:  # noqa: PLR2004 - the six fields asked for
-            name, up, limit, nodes, cpus, gres = parts
-            seen = found.get(name) or Partition(name, up == "up", limit_minutes(limit), 0, 0, 0)
-            found[name] = Partition(
-                name,
-                seen.up,
-                seen.minutes,
-                seen.nodes + _number(nodes),
-                max(seen.cpus, _number(cpus.rstrip("+"))),
-                max(seen.gpus, _gpus(gres)),
-            )
-    return found
-
-
-def limit_minutes(text: str) -> int | None:
-    """A limit as Slurm prints it: `infinite`, `30:00`, `1:00:00`, `2-00:00:00`. None for no limit."""
-    match = re.fullmatch(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", text)
-    if not match:
-        return None
-    days, hours, minutes, _ = (int(part or 0) for part in match.groups())
-    return (days * 24 + hours) * 60 + minutes
 
 
 def find_comment(comment: str, folder: str) -> str | None:
@@ -309,8 +262,3 @@ def _moment(text: str | None) -> datetime | None:
         return datetime.fromisoformat(text) if text else None
     except ValueError:  # None, N/A, Unknown
         return None
-
-
-def _gpus(gres: str) -> int:
-    """`gpu:a100:4(S:0-1),gpu:t4:2` -> 6."""
-    return sum(int(count) for count in re.findall(r"(?:^|,)gpu(?::[^:,(]+)*?:([0-9]+)", gres))

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import launcher
-from launcher import cluster
 from launcher.batch import python
-from launcher.cluster import Partition
 from launcher.errors import ExitCode, Problem, fail
+from launcher.partitions import Partition, partitions
 from launcher.plan import SlurmRequest
 from launcher.process import ProgramMissingError, run
 
@@ -29,7 +28,7 @@ def check(slurm: SlurmRequest, tree: Path) -> list[str]:
         what = f"Slurm cannot write a log into a folder with {' and '.join(map(repr, odd))} in its path."
         raise fail(ExitCode.CLUSTER, what, where=str(tree), hint="Name another folder with --experiments.")
     try:
-        known = cluster.partitions()
+        known = partitions()
     except ProgramMissingError as error:
         hint = "Launch from a login node of the cluster, or without --partition to run on this machine."
         raise fail(ExitCode.CLUSTER, f"There is no Slurm here: {error}", hint=hint) from error
