@@ -7,6 +7,7 @@ import pwd
 import re
 import shlex
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -17,7 +18,9 @@ from pathlib import Path
 
 from cluster import daemons, packages, processes, user, workspace
 from cluster.config import DBD_PORT
-from cluster.layout import DEFAULT_ROOT, REPOSITORY, ClusterError, Layout, Options
+from cluster.flags import again, parser, root_flag
+from cluster.flags import options as options_of
+from cluster.layout import ClusterError, Layout, Options
 
 STOPPED = 3
 MISSING_PROGRAM = 127
@@ -26,74 +29,14 @@ LONGEST_ROOT = 60  # sockets below it may have 107 characters
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of one verb: 0 done, 1 failed, 3 not running; of `run`, that of the command."""
-    given = sys.argv[1:] if arguments is None else arguments
-    flags = _parser().parse_args(given)
-    layout = Layout(flags.root.absolute())
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `testcluster status | head` ends quietly
+    asked = parser().parse_args(arguments)
+    layout = Layout(asked.root.absolute())
     try:
-        code: int = flags.verb(layout, flags)
+        return VERBS[asked.verb](layout, asked)
     except ClusterError as error:
         print(f"testcluster: {error}", file=sys.stderr)
         return 1
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--root", type=Path, default=DEFAULT_ROOT, help="folder of the cluster (default: %(default)s)")
-    parser = argparse.ArgumentParser(prog="slurm/testcluster", description="A real four-node Slurm on this machine.")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    start = verbs.add_parser("start", parents=[common], help="start it, or make sure that it runs")
-    start.set_defaults(verb=_start)
-    start.add_argument("--user", help="who runs jobs (default: who called sudo, else a system user `samebits`)")
-    start.add_argument("--base-port", type=int, metavar="PORT", help="first of six ports on 127.0.0.1 (default: 17000)")
-    start.add_argument("--grace", type=int, metavar="N", help="GraceTime of partition gpu, in seconds (default: 5)")
-    start.add_argument("--node-cpus", type=int, metavar="N", help="CPUs of each node (default: 2)")
-    start.add_argument(
-        "--min-job-age", type=int, metavar="N", help="seconds that ended jobs stay visible (default: 300)"
-    )
-    start.add_argument(
-        "--no-accounting", dest="accounting", action="store_false", default=None, help="no slurmdbd, no database"
-    )
-    start.add_argument("--user-signal", action="store_true", default=None, help="preempt_send_user_signal")
-    start.add_argument("--install", action="store_true", help="install missing Debian packages with apt-get")
-    _work_tree(start)
-
-    stop = verbs.add_parser("stop", parents=[common], help="end it and its jobs; keeps home and logs")
-    stop.set_defaults(verb=_stop)
-    stop.add_argument("--purge", action="store_true", help="remove home and logs as well")
-
-    verbs.add_parser("status", parents=[common], help="daemons, nodes, jobs").set_defaults(verb=_status)
-    verbs.add_parser("env", parents=[common], help='for eval "$(slurm/testcluster env)"').set_defaults(verb=_env)
-    verbs.add_parser("shell", parents=[common], help="a shell of the user's").set_defaults(verb=_shell)
-
-    run = verbs.add_parser(
-        "run", parents=[common], help="run -- CMD: a command as the user, in its clone of this repository"
-    )
-    run.set_defaults(verb=_run)
-    run.add_argument("--chdir", type=Path, help="another folder to run it in")
-    run.add_argument("command", nargs="+", metavar="CMD")
-    _work_tree(run)
-    return parser
-
-
-def _work_tree(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--work-tree", action="store_true", help="clone this repository as it stands, not as it is committed"
-    )
-
-
-def _options(flags: argparse.Namespace, running: Options | None) -> Options:
-    """What is asked for: flags, else what runs already, else the defaults. Raises ClusterError where these disagree."""
-    fresh = Options(
-        user.default_name(), 17000, grace=5, node_cpus=2, accounting=True, user_signal=False, min_job_age=300
-    )
-    asked = {name: value for name in asdict(fresh) if (value := getattr(flags, name)) is not None}
-    base = asdict(running or fresh)
-    if running and (other := sorted(name for name, value in asked.items() if base[name] != value)):
-        was = ", ".join(f"{name} is {base[name]}" for name in other)
-        raise ClusterError(f"it already runs with other options ({was}). First: {_again('stop', flags.root)}")
-    return Options(**{**base, **asked})
 
 
 def _start(layout: Layout, flags: argparse.Namespace) -> int:
@@ -102,7 +45,7 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
     began = time.monotonic()
     with _locked(layout):
         running = layout.read_options()
-        options = _options(flags, running)
+        options = options_of(flags, running)
         packages.require(accounting=options.accounting, install=flags.install)
         account = user.ensure(options.user, layout)
         complete = running is not None and all(processes.alive(layout, name) for name in daemons.names(options))
@@ -122,7 +65,7 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
                 daemons.stop(layout, options)
                 layout.options.unlink(missing_ok=True)
             raise
-    again = f"slurm/testcluster{_root_flag(layout.root)}"
+    again = f"slurm/testcluster{root_flag(layout.root)}"
     how = f"A four-node Slurm runs (ready in {time.monotonic() - began:.1f} s)" if not complete else "It runs already"
     print(f"""{how}. Partitions: gpu (preemptible, the default) and high (takes nodes from gpu). User: {account.pw_name}.
 
@@ -212,7 +155,7 @@ def _stop(layout: Layout, flags: argparse.Namespace) -> int:
 def _status(layout: Layout, flags: argparse.Namespace) -> int:
     options = layout.read_options()
     if options is None:
-        print(f"No cluster runs at {layout.root}. Start it with: {_again('start', flags.root)}")
+        print(f"No cluster runs at {layout.root}. Start it with: {again('start', flags.root)}")
         return STOPPED
     dead = [name for name in daemons.names(options) if processes.alive(layout, name) is None]
     print(" ".join(f"{name}={value}" for name, value in asdict(options).items()))
@@ -220,7 +163,7 @@ def _status(layout: Layout, flags: argparse.Namespace) -> int:
         done = daemons.ask(layout, *argv)
         print(f"\n$ {' '.join(argv)}\n{(done.stdout or done.stderr).rstrip()}")
     if dead:
-        print(f"\nDead: {' '.join(dead)}. Logs: {layout.log}. Mend it with: {_again('start', flags.root)}")
+        print(f"\nDead: {' '.join(dead)}. Logs: {layout.log}. Mend it with: {again('start', flags.root)}")
     return 1 if dead else 0
 
 
@@ -235,7 +178,8 @@ def _env(layout: Layout, flags: argparse.Namespace) -> int:
 
 def _shell(layout: Layout, flags: argparse.Namespace) -> int:
     account = _running(layout, flags)
-    flags.command, flags.chdir, flags.work_tree = [account.pw_shell or "/bin/sh"], None, False
+    flags.command, flags.chdir = [account.pw_shell or "/bin/sh"], None
+    flags.work_tree = flags.keep = False
     return _run(layout, flags)
 
 
@@ -257,10 +201,18 @@ def _run(layout: Layout, flags: argparse.Namespace) -> int:
     return MISSING_PROGRAM
 
 
+def _workspace(layout: Layout, account: pwd.struct_passwd, flags: argparse.Namespace) -> list[str]:
+    """Bring clone and environment up to date. Returns what to tell; empty strings among it."""
+    if flags.keep:
+        return []
+    with _locked(layout):
+        return [workspace.clone(layout, account, work_tree=flags.work_tree), workspace.environment(layout, account)]
+
+
 def _running(layout: Layout, flags: argparse.Namespace) -> pwd.struct_passwd:
     options = layout.read_options()
     if options is None:
-        raise ClusterError(f"no cluster runs at {layout.root}. Start it with: {_again('start', flags.root)}")
+        raise ClusterError(f"no cluster runs at {layout.root}. Start it with: {again('start', flags.root)}")
     return user.ensure(options.user, layout)
 
 
@@ -295,9 +247,4 @@ def _locked(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _root_flag(root: Path) -> str:
-    return "" if root == DEFAULT_ROOT else f" --root {root}"
-
-
-def _again(verb: str, root: Path) -> str:
-    return f"{REPOSITORY / 'slurm' / 'testcluster'} {verb}{_root_flag(root)}"
+VERBS = {"start": _start, "stop": _stop, "status": _status, "env": _env, "shell": _shell, "run": _run}

@@ -59,7 +59,7 @@ def _placed(layout: Layout, account: pwd.struct_passwd) -> str:
 def _own_work(layout: Layout, account: pwd.struct_passwd) -> str:
     """What the user did in the clone, as the end of a sentence; empty if nothing."""
     here = ["git", "-C", str(layout.project)]
-    if user.run(layout, account, [*here, "status", "--porcelain"]).stdout.strip():
+    if user.run(layout, account, [*here, "status", "--porcelain", "--untracked-files=no"]).stdout.strip():
         return "has changes that are not committed"
     head = user.run(layout, account, [*here, "rev-parse", "--quiet", "--verify", "HEAD"]).stdout.strip()
     return "has commits of its own" if head and head != _placed(layout, account) else ""
