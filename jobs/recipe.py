@@ -47,7 +47,7 @@ class Pretrained(Section):
     path: str | None = None
     """A folder in the format of `save_pretrained`, relative to the project's root. Needs `sha256`."""
     sha256: dict[str, Sha256] | None = None
-    """For `path`: the hash of every file in it that is used, by file name."""
+    """For `path`: the hash of every file in it that could be read, by file name. One that is not listed is refused."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "Pretrained":
@@ -85,7 +85,7 @@ class Lora(Section):
     dropout: Fraction = 0.0
     """Dropout before the adapter."""
     target_modules: Annotated[list[str], Field(min_length=1)]
-    """Names of the modules that get an adapter, as peft matches them."""
+    """Names of the modules that get an adapter: whole, or their last part. One that matches nothing is refused."""
     save_modules: list[str] = []
     """Modules trained in full beside the adapters (peft: modules_to_save), e.g. embeddings of a fresh vocabulary."""
 
@@ -94,9 +94,10 @@ class Builtin(Section):
     """Data that the project makes itself, deterministically. It does not depend on the run's seed."""
 
     name: Literal["arithmetic"]
-    """arithmetic: additions as text, `12+34=46`; the accuracy counts answers that are right to the last digit."""
+    """arithmetic: additions as text, `07+34=041`; the accuracy counts answers that are right to the last digit."""
     digits: Annotated[int, Field(ge=1, le=4)] = 2
-    """Largest number of digits of a summand."""
+    """Digits of a summand, zero-padded. With 1, 2, 3, 4 there are 55, 5050, 500500, 50005000 additions; a+b and b+a count
+    as one, so the mirror of a held-out row is not trained on."""
     train_rows: Positive
     """Rows to train on."""
     validation_rows: Positive
@@ -109,8 +110,8 @@ class TextFile(Section):
     """A file of rows."""
 
     path: str
-    """`.jsonl`, one object a line with `text`, or with `prompt` and `completion` (then only the completion counts in the
-    loss and the accuracy). Relative to the project's root."""
+    """`.jsonl`, one object a line: with `text`, or with `prompt` and `completion`. Then only the completion counts in the
+    loss, and rows whose completion is right to the last token are the accuracy. Relative to the project's root."""
     sha256: Sha256
     """Hash of the file, as `sha256sum` prints it."""
 
