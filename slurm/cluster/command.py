@@ -48,10 +48,11 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
         options = options_of(flags, running)
         packages.require(accounting=options.accounting, install=flags.install)
         account = user.ensure(options.user, layout)
-        complete = running is not None and all(processes.alive(layout, name) for name in daemons.names(options))
+        living = [name for name in daemons.names(options) if processes.alive(layout, name)]
+        complete = running is not None and len(living) == len(daemons.names(options))
         try:
             if not complete:
-                _bring_up(layout, options)
+                _bring_up(layout, options, afresh=running is None or not living)
             workspace.home(layout, account)
             _reachable(layout, account)
             notes = [
@@ -61,7 +62,7 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
             if not complete:
                 _probe(layout, account)
         except BaseException:
-            if not complete:
+            if not living:
                 daemons.stop(layout, options)
                 layout.options.unlink(missing_ok=True)
             raise
@@ -79,10 +80,18 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
     return 0
 
 
-def _bring_up(layout: Layout, options: Options) -> None:
-    before = layout.read_options()
-    if before:
-        daemons.stop(layout, before)
+def _bring_up(layout: Layout, options: Options, *, afresh: bool) -> None:
+    """Start what does not run; `afresh` from nothing, else around what is left of a cluster and its jobs."""
+    if afresh:
+        _need_ports(options)
+        daemons.prepare(layout, options)
+    daemons.start_munge(layout)
+    if options.accounting:
+        daemons.start_database(layout)
+    daemons.start_slurm(layout, options)
+
+
+def _need_ports(options: Options) -> None:
     for port in range(options.base_port, options.base_port + DBD_PORT + 1):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -91,11 +100,6 @@ def _bring_up(layout: Layout, options: Options) -> None:
             except OSError as error:
                 msg = f"port {port} of 127.0.0.1 is not free ({error.strerror}). Choose six others with --base-port."
                 raise ClusterError(msg) from error
-    daemons.prepare(layout, options)
-    daemons.start_munge(layout)
-    if options.accounting:
-        daemons.start_database(layout)
-    daemons.start_slurm(layout, options)
 
 
 def _reachable(layout: Layout, account: pwd.struct_passwd) -> None:

@@ -66,6 +66,8 @@ def start_munge(layout: Layout) -> None:
     argv = [program("munged"), "--foreground", f"--socket={folder}/socket", f"--key-file={folder}/key"]
     argv += [f"--pid-file={folder}/pid", f"--seed-file={folder}/seed", f"--log-file={folder}/log"]
     daemon = Daemon("munged", argv, folder / "log", user="munge")
+    if processes.alive(layout, "munged") is None:
+        (folder / "socket").unlink(missing_ok=True)
     processes.start(layout, daemon)
     processes.wait_until(layout, daemon, (folder / "socket").exists)
 
@@ -119,7 +121,13 @@ def start_slurm(layout: Layout, options: Options) -> None:
         processes.start(
             layout, Daemon(f"slurmd-{node}", argv, layout.log / f"slurmd-{node}.log", environment=environment)
         )
-    processes.wait_until(layout, ctld, lambda: set(states(layout).values()) == {"IDLE"})
+    processes.wait_until(layout, ctld, lambda: _ready(layout))
+
+
+def _ready(layout: Layout) -> bool:
+    """Whether all nodes can take jobs, or run some already. A state that Slurm marks (`IDLE*`) is no answer of the node's."""
+    found = states(layout).values()
+    return len(found) == len(NODES) and set(found) <= {"IDLE", "MIXED", "ALLOCATED", "COMPLETING"}
 
 
 def _answers(layout: Layout, *argv: str) -> bool:

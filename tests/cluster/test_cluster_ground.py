@@ -10,6 +10,8 @@ from cluster_ground import REPOSITORY, TESTCLUSTER, call, start_cluster, stop_cl
 
 pytestmark = pytest.mark.cluster
 
+BATCH = ("sbatch", "--parsable", "-o", "/dev/null")
+
 
 def sleeping(marker: str) -> list[str]:
     """Process ids of `sleep MARKER`, zombies not counted."""
@@ -29,19 +31,8 @@ def test_jobs_run_as_an_ordinary_user_on_four_nodes_with_gpus(cluster):
     assert cluster.user != "root"
 
 
-def test_a_high_job_takes_the_nodes_and_the_job_comes_back(cluster):
-    argv = ["sbatch", "--parsable", "-N4", "-o", "/dev/null", "--wrap", "exec sleep 1000"]
-    job = cluster.run(argv).stdout.strip()
-    cluster.wait(job, "RUNNING")
-    taker = cluster.preempt("all")
-    assert cluster.job(job)["JobState"] in {"PENDING", "COMPLETING"}
-    assert cluster.job(taker)["NumNodes"] == "4"
-    cluster.release()
-    assert cluster.wait(job, "RUNNING")["Restarts"] == "1"
-
-
 def test_accounting_knows_a_job_that_ended(cluster):
-    job = cluster.run(["sbatch", "--parsable", "-o", "/dev/null", "--wrap", "exit 3"]).stdout.strip()
+    job = cluster.run([*BATCH, "--wrap", "exit 3"]).stdout.strip()
     cluster.wait(job, "FAILED")
     ask = ["sacct", "-n", "-X", "-P", "-o", "State,ExitCode", "-j", job]
     until(lambda: "FAILED|3:0" in cluster.run(ask).stdout, "sacct shows the job as FAILED")
@@ -65,35 +56,52 @@ def test_start_again_changes_nothing_and_other_options_are_refused(cluster):
     assert "testcluster stop --root" in other.stderr
 
 
-def test_two_clusters_side_by_side_and_stop_ends_one_with_its_stubborn_jobs(cluster):
+@pytest.fixture(scope="module")
+def other():
+    """A second cluster beside the session's."""
+    made = start_cluster("b", "--no-accounting", "--grace", "0", "--user-signal")
+    yield made
+    stop_cluster(made)
+
+
+def test_a_high_job_takes_the_nodes_and_the_job_comes_back(other):
+    job = other.run([*BATCH, "-N4", "--wrap", "exec sleep 1000"]).stdout.strip()
+    other.wait(job, "RUNNING")
+    taker = other.preempt("all")
+    assert other.job(job)["JobState"] in {"PENDING", "COMPLETING"}
+    assert other.job(taker)["NumNodes"] == "4"
+    other.release()
+    assert other.wait(job, "RUNNING")["Restarts"] == "1"
+    other.clear()
+
+
+def test_two_clusters_side_by_side_and_stop_ends_one_with_its_stubborn_jobs(cluster, other):
     here, there = "1000101", "1000102"
-    argv = ["sbatch", "--parsable", "-o", "/dev/null", "--wrap"]
-    cluster.run([*argv, f"exec sleep {here}"])
-    other = start_cluster("b", "--no-accounting", "--grace", "0", "--user-signal")
-    try:
-        # it ignores signals, has left its session and kept nothing of its environment: still it belongs to the job
-        stubborn = f"trap '' TERM; setsid env -i sleep {there} & wait; sleep 1000103"
-        other.run([*argv, stubborn])
-        until(lambda: sleeping(here) and sleeping(there), "both jobs run")
-        assert "preempt_send_user_signal" in other.scontrol("show", "config")
-    finally:
-        stop_cluster(other)
+    cluster.run([*BATCH, "--wrap", f"exec sleep {here}"])
+    # it ignores signals, has left its session and kept nothing of its environment: still it belongs to the job
+    other.run([*BATCH, "--wrap", f"trap '' TERM; setsid env -i sleep {there} & wait; sleep 1000103"])
+    until(lambda: sleeping(here) and sleeping(there), "both jobs run")
+    assert "preempt_send_user_signal" in other.scontrol("show", "config")
+    assert "preempt_send_user_signal" not in cluster.scontrol("show", "config")
+    call("stop", "--root", str(other.root))
     assert sleeping(there) == []
     assert sleeping("1000103") == []
-    assert not other.root.exists()
+    assert call("status", "--root", str(other.root), check=False).returncode == 3
     assert sleeping(here)
     assert set(cluster.run(["sinfo", "-h", "-N", "-p", "gpu", "-o", "%T"]).stdout.split()) <= {"idle", "mixed"}
 
 
-def test_a_daemon_that_died_is_told_and_start_mends_it(cluster):
+def test_a_daemon_that_died_is_told_and_start_mends_it_around_the_jobs(cluster):
+    job = cluster.run([*BATCH, "-w", "n1", "--wrap", "exec sleep 1000"]).stdout.strip()
+    cluster.wait(job, "RUNNING")
     pid = (cluster.root / "run" / "slurmd-n3.pid").read_text().split()[0]
-    Path(f"/proc/{pid}/comm").read_text()
     subprocess.run(["kill", "-KILL", pid], check=True)
     status = ["status", "--root", str(cluster.root)]
     until(lambda: "Dead: slurmd-n3" in call(*status, check=False).stdout, "status tells it")
     assert call(*status, check=False).returncode == 1
     call("start", "--root", str(cluster.root), "--work-tree")
     assert call(*status).returncode == 0
+    assert cluster.job(job)["JobState"] == "RUNNING"
 
 
 def test_a_missing_package_is_named_with_the_command(tmp_path):
