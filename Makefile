@@ -1,0 +1,61 @@
+# Every goal does its own set-up. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format types contracts unit cluster-tests cluster cluster-stop lock bench
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+TESTS := $(BIN)/python -m pytest --must-run --durations=15
+
+# $(call stage,NAME,COMMAND): run it, and say how long it took.
+define stage
+@printf '\n== %s\n' '$(1)'; began=$$(date +%s); code=0; { $(2); } || code=$$?; \
+printf '== %s: %s s\n' '$(1)' "$$(($$(date +%s) - began))"; exit $$code
+endef
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup:  ## .venv from the locks; done again only when they change (PYTHON=... chooses the interpreter)
+	@images/venv.sh
+
+quickstart: setup  ## three seeds of a tiny transformer learn to add, on this machine
+	@$(BIN)/launch configs/quickstart.yaml
+
+test:  ## everything: set-up, lint, types, import contracts, all tests on a real Slurm
+	$(call stage,setup,images/venv.sh)
+	$(call stage,lint,$(MAKE) lint)
+	$(call stage,types,$(MAKE) types)
+	$(call stage,contracts,$(MAKE) contracts)
+	$(call stage,unit tests,$(MAKE) unit)
+	$(call stage,cluster tests,$(MAKE) cluster-tests)
+
+lint: setup  ## ruff, on code and on its form
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+format: setup  ## let ruff put the code into form
+	@$(BIN)/ruff format
+
+types: setup  ## mypy, strict
+	@$(BIN)/mypy
+	@MYPYPATH=slurm $(BIN)/mypy slurm/cluster
+
+contracts: setup  ## who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+unit: setup  ## all tests but those on Slurm
+	@$(TESTS) -n 2 --ignore=tests/cluster tests
+
+cluster-tests: setup  ## the tests on Slurm (as root, or with a sudo that asks nothing; installs Debian's packages)
+	@$(TESTS) tests/cluster
+
+cluster: setup  ## start a real four-node Slurm on this machine (docs/testcluster.md)
+	@slurm/testcluster start --install
+
+cluster-stop:  ## stop it; keeps the user's home
+	@slurm/testcluster stop
+
+lock: setup  ## write the locks anew from pyproject.toml (UPGRADE=1 takes the newest versions)
+	@$(BIN)/python images/lock.py $(if $(UPGRADE),--upgrade)
+
+bench: setup  ## measurements, as medians
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

@@ -1,0 +1,16 @@
+"""`--must-run`: a tier of tests in which nothing ran, or in which only skips did, has failed."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--must-run", action="store_true", help="fail where no test passed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--must-run") and exitstatus == pytest.ExitCode.OK and reporter is not None:
+        if not reporter.stats.get("passed"):
+            reporter.write_line("--must-run: no test passed, so this tier has failed.", red=True)
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
