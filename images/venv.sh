@@ -34,7 +34,7 @@ fi
 exec 9>.venv.lock  # two `make` at once: the second waits, and finds it done
 command -v flock >/dev/null && flock 9
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-quiet() { pip install --quiet --progress-bar off "$@" || fail "pip could not install; what it said is above." "Mend that and say \`make setup\` again."; }
+quiet() { pip install --quiet --quiet --progress-bar off "$@" || fail "pip could not install; what it said is above." "Mend that and say \`make setup\` again."; }
 own() {
     quiet --no-deps --no-build-isolation --editable .
     printf '%s' "$project" >.venv/installed-from
