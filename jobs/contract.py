@@ -61,7 +61,8 @@ class Event(StrEnum):
     """The `event` key of a line of `events.jsonl`. Lines are appended, never changed; readers fold them per attempt.
 
     started    by the task:    attempt, time, node, job (``ARRAYJOB_TASK`` or null), restart (Slurm's restart count)
-    resumed    by the run:     attempt, time, step, checkpoint (file name or null), skipped (list of {file, reason}), lost_steps
+    resumed    by the run:     attempt, time, step, steps (of the whole run), checkpoint (file name or null), lost_steps,
+                               skipped (list of {file, reason})
     signalled  by the task:    attempt, time, signal (name)
     saved      by the run:     attempt, time, step, checkpoint, seconds (from the signal to the published checkpoint)
     unsaved    by the run:     attempt, time, step, checkpoint (that stands, or null), reason: the disk was full, training goes on

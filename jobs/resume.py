@@ -26,15 +26,18 @@ class Resumed:
     logbook: Logbook
 
 
-def resume(
+def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on from
     specification: Specification,
     directory: RunDir,
     fence: Fence,
     checkpoints: Checkpoints,
     state: TrainingState,
     numerics: Mapping[str, str],
+    total: int,
 ) -> Resumed:
-    """Restore `state`, cut the logbook back to it, and write the event. Raises Refused before anything is changed."""
+    """Restore `state`, cut the logbook back to it, and write the event; `total` is the number of steps of the whole run.
+
+    Raises Refused before anything is changed."""
     fence()
     checkpoints.clear_leftovers()
     found = checkpoints.newest(lambda content: _misfit(directory, content))
@@ -59,6 +62,7 @@ def resume(
             "attempt": fence.attempt,
             "time": now(),
             "step": step,
+            "steps": total,
             "checkpoint": found.file,
             "skipped": list(found.skipped),
             "lost_steps": max(0, reached - step),

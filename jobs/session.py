@@ -55,9 +55,9 @@ def attempt(specification: Specification, directory: RunDir, fence: Fence, work:
     # Building drew from the global generators, how often is the libraries' business: from here they are the seed's again.
     seed_everything(seed)
     checkpoints = Checkpoints(directory.checkpoints, recipe.checkpoints.keep, fence)
-    resumed = resume(specification, directory, fence, checkpoints, state, work.numerics)
-    progress = state.progress
     course = Course(seed, len(work.rows), training.batch_size, training.accumulation, training.epochs)
+    resumed = resume(specification, directory, fence, checkpoints, state, work.numerics, course.steps)
+    progress = state.progress
     with undisturbed():
         tracker = work.open_tracker(progress.step)
     display = Display(course.steps, training.epochs, f"{directory.name} seed {seed}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.files import read_lines
 from jobs.rundir import RunDir, Tree
 
 
@@ -34,9 +35,15 @@ def progress(run: RunDir) -> Progress:
         if {"step", "epoch", "val_loss"} <= found.keys():
             break
     found |= {k: v for k, v in _json(run.done).items() if k in {"step", "epoch", "val_loss", "accuracy"}}
-    provenance, recipe = _json(run.provenance), _json(run.specification).get("recipe") or {}
+    recipe = _json(run.specification).get("recipe") or {}
     epochs = (recipe.get("training") or {}).get("epochs")
-    return Progress(**found, steps=provenance.get("steps"), epochs=epochs)
+    return Progress(**found, steps=_steps(run), epochs=epochs)
+
+
+def _steps(run: RunDir) -> int | None:
+    """Of the whole run, as its last start said."""
+    counts = [line["steps"] for line in read_lines(run.events) if isinstance(line.get("steps"), int)]
+    return counts[-1] if counts else None
 
 
 def _tail(path: Path) -> list[dict[str, Any]]:

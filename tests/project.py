@@ -77,14 +77,16 @@ class Project:
         if commit:
             self.git("commit", "-qam", "edit")
 
-    def launch(self, *arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    def launch(
+        self, *arguments: str, cwd: Path | None = None, timeout: float = 120, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(LAUNCH), *arguments],
             cwd=cwd or self.folder,
             env={**os.environ, "HOME": str(self.home), **env},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
         )
@@ -150,3 +152,19 @@ while step < STEPS:
 result = {"step": step, "val_loss": 0.5, "accuracy": 0.75, "val_loss_before": 2.0, "accuracy_before": 0.0}
 (specification.parent / "done.json").write_text(json.dumps(result))
 """
+
+
+def snapshot(folder: Path) -> Project:
+    """This project as it is in the work tree, committed in a repository of its own: what a user's clone would be."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in names:
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
+    made = Project(folder, folder / "configs" / "quickstart.yaml")
+    made.home.mkdir(parents=True, exist_ok=True)
+    made.git("init", "-q")
+    made.git("add", "-A")
+    made.git("commit", "-qm", "snapshot")
+    return made
