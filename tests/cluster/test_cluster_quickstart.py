@@ -52,7 +52,9 @@ def test_preempted_twice_it_is_one_run(cluster, calm):
         assert [events(run, "resumed")[-1]["step"] for run in runs] == reached
         assert [events(run, "resumed")[-1]["lost_steps"] for run in runs] == [0, 0, 0]
         if attempt == 1:
-            until(lambda at=reached: all(steps(run) > n + 5 for run, n in zip(runs, at, strict=True)), "all train on", 90)
+            until(
+                lambda at=reached: all(steps(run) > n + 5 for run, n in zip(runs, at, strict=True)), "all train on", 90
+            )
     until(lambda: all(run.done.exists() for run in runs), "all are done", 180)
     until(
         lambda: not cluster.squeue("-h", "-j", job).strip() or "CG" in cluster.squeue("-h", "-j", job), "the job ends"
