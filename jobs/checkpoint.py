@@ -5,9 +5,11 @@ The one door to torch.save and torch.load."""
 import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO, cast
 
 import torch
@@ -160,7 +162,9 @@ class Checkpoints:
     ) -> Path:
         """Publish a checkpoint, point `latest` (and `best`) at it, and drop what need not stay.
 
-        Raises OSError; nothing is left behind then, and the one before stands."""
+        Raises OSError; nothing is left behind then, and the one before stands. Raises TypeError for content that could be
+        written but not read again."""
+        _check_plain(state)
         path = self._folder / name
         self._fence()
         size, digest = self._publish(path, state)
@@ -205,6 +209,20 @@ class Checkpoints:
             if str(path.resolve()) not in kept:
                 _manifest_of(path).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+
+
+def _check_plain(value: Any, path: str = "") -> None:
+    """Raises TypeError for what `weights_only` would refuse to load, subclasses of plain types included: such a checkpoint would
+    be written, and found out when it is needed."""
+    if type(value) in {dict, OrderedDict}:
+        for key, part in value.items():
+            _check_plain(key, path)
+            _check_plain(part, f"{path}/{key}")
+    elif type(value) in {list, tuple}:
+        for number, part in enumerate(value):
+            _check_plain(part, f"{path}/{number}")
+    elif type(value) not in {torch.Tensor, str, int, float, bool, NoneType}:
+        raise TypeError(f"a checkpoint cannot hold {path}, a {type(value).__module__}.{type(value).__qualname__}")
 
 
 class _HashingFile:

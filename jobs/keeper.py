@@ -83,7 +83,7 @@ class Keeper:
             "commit": self.specification.commit,
             "code": self.specification.image.code,
             "attempt": self.fence.attempt,
-            "numerics": dict(self.numerics),
+            "numerics": {name: str(value) for name, value in self.numerics.items()},
             "logbook": self.logbook.marks(),
             **self.state.capture(),
         }

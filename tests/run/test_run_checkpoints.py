@@ -15,7 +15,7 @@ import torch
 from miniature import StopAfter
 from same_bits import assert_same_run
 
-from jobs.checkpoint import Checkpoints
+from jobs.checkpoint import Checkpoints, Manifest, Position
 from jobs.contract import Exit
 from jobs.errors import Failed, Fenced, Refused
 from jobs.files import read_lines
@@ -437,3 +437,22 @@ def test_run_number_that_is_none_ends_it(tmp_path: Path) -> None:
     with pytest.raises(Failed, match=r"is (nan|inf) in step \d"):
         miniature.start(path, StopFlag())
     assert "nan" not in RunDir.of_specification(path).metrics_file.read_text().lower()
+
+
+def test_run_checkpoint_of_numerics_as_torch_gives_them_can_be_read_again(tmp_path: Path) -> None:
+    """torch.__version__ is a subclass of str: saved as it is, no checkpoint could ever be loaded."""
+    path = miniature.make_tree(tmp_path)
+    numerics = {"torch": torch.__version__}
+    assert miniature.start(path, StopAfter(MIDDLE), numerics=numerics) is Exit.SAVED
+    assert miniature.start(path, StopFlag(), numerics=numerics) is Exit.DONE
+    said = event(RunDir.of_specification(path), "resumed")
+    assert (said["step"], said["skipped"]) == (4, [])
+
+
+@pytest.mark.parametrize("value", [torch.__version__, {1}, Path("x"), torch.nn.Parameter(torch.ones(1))])
+def test_run_checkpoint_that_could_not_be_read_again_is_not_written(tmp_path: Path, value: Any) -> None:
+    checkpoints = Checkpoints(tmp_path, 3, lambda: None)
+    manifest = Manifest("", 0, "", Position(1, 0, 1), 0, 0.0, 1)
+    with pytest.raises(TypeError, match=r"cannot hold /deep/0, a "):
+        checkpoints.save({"deep": [value]}, "x.pt", lambda *_: manifest, best=False)
+    assert not list(tmp_path.iterdir())
