@@ -10,7 +10,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--must-run") and exitstatus == pytest.ExitCode.OK and reporter is not None:
-        if not reporter.stats.get("passed"):
-            reporter.write_line("--must-run: no test passed, so this tier has failed.", red=True)
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if not session.config.getoption("--must-run") or exitstatus != pytest.ExitCode.OK or reporter is None:
+        return
+    if not reporter.stats.get("passed"):
+        reporter.write_line("--must-run: no test passed, so this tier has failed.", red=True)
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -12,8 +12,6 @@ CRED_EXPIRE = 6  # also how long a requeued job waits before it may start again;
 
 def slurm_conf(layout: Layout, options: Options) -> str:
     """slurm.conf. Short waits throughout, so that a test sees a requeued job start within seconds and not minutes."""
-    first, last = options.base_port + FIRST_NODE_PORT, options.base_port + FIRST_NODE_PORT + len(NODES) - 1
-    nodes = f"n[1-{len(NODES)}]"
     lines = [
         "ClusterName=samebits",
         f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
@@ -58,6 +56,11 @@ def slurm_conf(layout: Layout, options: Options) -> str:
         "SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2",
         "PriorityType=priority/basic",
     ]
+    return "\n".join([*lines, *_asked_for(layout, options), *_nodes(options)]) + "\n"
+
+
+def _asked_for(layout: Layout, options: Options) -> list[str]:
+    lines = []
     if options.user_signal:
         lines.append("SlurmctldParameters=preempt_send_user_signal")
     if options.accounting:
@@ -68,9 +71,15 @@ def slurm_conf(layout: Layout, options: Options) -> str:
             f"AccountingStoragePass={layout.munge}/socket",  # for slurmdbd, the socket of munge stands here and not in AuthInfo
             "AccountingStorageTRES=gres/gpu",
         ]
-    lines += [
+    return lines
+
+
+def _nodes(options: Options) -> list[str]:
+    first = options.base_port + FIRST_NODE_PORT
+    nodes = f"n[1-{len(NODES)}]"
+    return [
         (
-            f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{last}]"
+            f"NodeName={nodes} NodeHostname=localhost NodeAddr=127.0.0.1 Port=[{first}-{first + len(NODES) - 1}]"
             f" CPUs={options.node_cpus} RealMemory=8000 Gres=gpu:2 State=UNKNOWN"
         ),
         (
@@ -79,7 +88,6 @@ def slurm_conf(layout: Layout, options: Options) -> str:
         ),
         f"PartitionName=high Nodes={nodes} DefaultTime=60 MaxTime=1-0 State=UP PriorityTier=10 PreemptMode=OFF",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def gres_conf(layout: Layout) -> str:
