@@ -85,8 +85,9 @@ def run(
     argv: Sequence[str],
     *,
     cwd: Path | None = None,
+    given: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end as the user. Any exit code is an answer."""
+    """Run a program to its end as the user, with `given` as its standard input. Any exit code is an answer."""
     return subprocess.run(
         list(argv),
         cwd=cwd or layout.home,
@@ -94,7 +95,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        stdin=subprocess.DEVNULL,
+        input=given,
         **become(account),
     )
 

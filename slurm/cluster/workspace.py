@@ -48,6 +48,8 @@ def clone(layout: Layout, account: pwd.struct_passwd, *, work_tree: bool) -> str
             done = user.run(layout, account, ["git", *argv])
             if done.returncode != 0:
                 raise ClusterError(f"as {account.pw_name}: git {' '.join(argv)} failed: {done.stderr.strip()}")
+    # what sbatch leaves where it was called from must not make the work tree look changed
+    user.run(layout, account, ["tee", str(layout.project / ".git" / "info" / "exclude")], given="slurm-*.out\n")
     return ""
 
 
