@@ -21,12 +21,8 @@ class SeededRows(Dataset[Any]):
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows
-        self.draws = getattr(rows, "draws", True)
-        """Rows that say `draws = False` draw nothing, and are spared the seeding."""
 
     def __getitems__(self, rows: Sequence[Row]) -> list[Any]:
-        if not self.draws:
-            return [self.rows[row.number] for row in rows]
         with undisturbed():
             return [self._seeded(row) for row in rows]
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional
 
+from jobs.data.rows import IGNORED
 from jobs.errors import Failed
 from jobs.feed import Batch
 from jobs.ledger import Ledger
@@ -17,9 +18,6 @@ from jobs.metrics import Display, Metrics
 from jobs.order import Course, learning_rate_factor
 from jobs.recipe import Training
 from jobs.state import Progress, TrainingState
-
-IGNORED = -100
-"""Label of a token that does not count: torch's and transformers' convention."""
 
 Evaluate = Callable[[], Any]
 """The loss and accuracy of the model as it is, or None when it was asked to stop meanwhile."""
