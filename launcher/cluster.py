@@ -238,8 +238,8 @@ def is_silent(answer: Result) -> bool:
 
 
 def release(array: str) -> Result:
-    """Let a held array start: all its tasks."""
-    return run(["scontrol", "release", array], timeout=30)
+    """Let an array that was submitted to begin much later begin now: all its tasks."""
+    return run(["scontrol", "update", f"jobid={array}", "StartTime=now"], timeout=30)
 
 
 def cancel(jobs: Iterable[str]) -> Result:

@@ -136,5 +136,6 @@ def refusal(words: str, slurm: SlurmRequest) -> Problem:
     """What sbatch said, as one problem with the next command."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     told = lines[-1].removeprefix("sbatch: ").removeprefix("error: ").rstrip(".") if lines else "sbatch said nothing"
+    told = told.removeprefix("Batch job submission failed: ")
     hint = next((hint for mark, hint in HINTS if mark in words.lower()), "`sinfo -s` shows what is there.")
     return Problem(f"Slurm refused the job in partition {slurm.partition}: {told}.", hint=hint)

@@ -42,6 +42,7 @@ PASSED_ON: Final = (
 """Accounts, caches and the way to the network: nothing that changes a result."""
 
 OURS: Final = {
+    "begin": "A submission begins as soon as its record stands.",
     "array": "It is the seeds of the config.",
     "job_name": "It is the experiment's name.",
     "comment": "It holds the submission's id.",

@@ -89,7 +89,7 @@ def _repo(folder: Path, *, search: bool = False) -> "Repo":
     from git.exc import InvalidGitRepositoryError, NoSuchPathError
 
     try:
-        return Repo(folder, search_parent_directories=search)
+        return Repo(folder, search_parent_directories=search, expand_vars=False)
     except (InvalidGitRepositoryError, NoSuchPathError) as error:
         hint = "A run is pinned to a commit:\n    git init && git add -A && git commit -m 'First'"
         raise fail(ExitCode.SOURCE, "Not in a git repository.", where=str(folder), hint=hint) from error

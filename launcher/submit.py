@@ -27,6 +27,9 @@ from launcher.runstate import RunState, examine
 
 Say = Callable[[str], None]
 LOCK_SECONDS: Final = 60
+NOT_YET: Final = "now+365days"
+"""Nothing starts before its record and its calls stand; `release` then says now. --hold would do, but sbatch does not look at a held
+job closely, and takes one that no node can ever run."""
 PLACEHOLDER: Final = "SUBMISSION"
 """Stands for the submission's id in a script that is only shown."""
 
@@ -71,7 +74,7 @@ class ArrayExecutor(SlurmExecutor):  # type: ignore[misc]
 
 
 def hand_over(folder: Path, array: str, delayed: Sequence[Any]) -> list[Any]:
-    """Put each task's call where submitit looks for it on the node. The array is held until this is done."""
+    """Put each task's call where submitit looks for it on the node. The array may not begin before this is done."""
     jobs = []
     for index, call in enumerate(delayed):
         job = SlurmJob(folder=folder, job_id=f"{array}_{index}", tasks=[0])
@@ -123,7 +126,7 @@ def parameters(folder: Path, slurm: SlurmRequest) -> dict[str, Any]:
             "output": log,
             "chdir": str(folder),
             "export": "ALL",
-            "hold": True,
+            "begin": NOT_YET,
         },
     }
 
@@ -199,7 +202,7 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str) -> Placement:
 
 
 def _array(tree: Tree, slurm: SlurmRequest, intent: Submission) -> Submission:
-    """sbatch, held; then the job id into the record; then the calls; then the release. Each step can be taken up again."""
+    """sbatch, not to begin yet; then the job id into the record; then the calls; then the release. Each step can be taken up again."""
     known = intent
 
     def on_job(array: str) -> None:
@@ -220,9 +223,11 @@ def release(tree: Tree, submission: Submission) -> Submission:
     """Let the array start, and record that it was submitted. Raises LaunchError when Slurm does not answer: `recover` goes on."""
     array = submission.job or ""
     answer = cluster.release(array)
-    if not answer.ok and cluster.is_silent(answer):
-        hint = f"The array {array} is held; the same command, or `launch status {tree.name}`, releases it."
-        raise LaunchError(ExitCode.CLUSTER, [Problem("Slurm stopped answering.", hint=hint)], answer.evidence())
+    gone = any(words in answer.stderr for words in ("already finished", "Invalid job id"))  # cancelled in the meantime
+    if not answer.ok and not gone:
+        hint = f"The array {array} may not begin yet; the same command, or `launch status {tree.name}`, tries it again."
+        problem = Problem(f"Slurm does not let it begin: {cluster.first_line(answer)}.", hint=hint)
+        raise LaunchError(ExitCode.CLUSTER, [problem], answer.evidence())
     return submission.with_state("submitted").write(tree)
 
 

@@ -27,11 +27,11 @@ def test_nothing_is_left_to_submitits_defaults(make_plan):
     folder = str(make_plan().tree / "logs" / "submissions" / "SUBMISSION")
     assert found == {
         "array": "0-2%2",
+        "begin": "now+365days",
         "chdir": folder,
         "comment": "samebits:SUBMISSION",
         "cpus-per-task": "2",
         "export": "ALL",
-        "hold": "",
         "job-name": "tiny",
         "mem": "1G",
         "nodes": "1",
@@ -153,7 +153,10 @@ def test_a_refusal_keeps_slurms_words_and_names_the_next_command(make_plan, word
     assert hint in problem.hint
     assert "sbatch:" not in problem.what
     if words:
-        assert words.splitlines()[-1].removeprefix("sbatch: error: ") in problem.what
+        assert (
+            words.splitlines()[-1].removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
+            in problem.what
+        )
 
 
 def test_a_minute_count_reads_as_time():

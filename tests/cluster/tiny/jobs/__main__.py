@@ -1,0 +1,74 @@
+"""`python -m jobs RUN`: counts steps, saves when asked, goes on where it stopped. The recipe says what it does besides."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main(path):  # noqa: C901 - one story, told in one place
+    specification = json.loads(path.read_text())
+    recipe, seed = specification["recipe"], specification["seed"]
+    root = path.parent.parent.parent
+    folder = {part: root / part / f"seed-{seed}" for part in ("checkpoints", "logs", "metrics", "artifacts")}
+    for each in folder.values():
+        each.mkdir(parents=True, exist_ok=True)
+    attempt = int(os.environ["SAMEBITS_ATTEMPT"])
+    asked = []
+    stops = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+    if recipe.get("only_term"):
+        stops = (signal.SIGTERM,)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    for number in stops:
+        signal.signal(number, lambda number, _: asked.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT})
+
+    def event(name, **fields):
+        line = json.dumps({"event": name, "attempt": attempt, "time": stamp(), **fields})
+        with (folder["logs"] / "events.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    checkpoint = folder["checkpoints"] / "tiny.json"
+    step = json.loads(checkpoint.read_text())["step"] if checkpoint.exists() else 0
+    event("resumed", step=step, checkpoint=checkpoint.name if step else None, skipped=[], lost_steps=0)
+    print(f"attempt {attempt} goes on from step {step} on {os.environ.get('SLURMD_NODENAME')}", flush=True)
+    while step < recipe["steps"]:
+        if asked:
+            publish(checkpoint, {"step": step})
+            time.sleep(recipe.get("saving_seconds", 0))
+            event("saved", step=step, checkpoint=checkpoint.name, seconds=0.0)
+            print(f"saved at step {step}", flush=True)
+            return 75
+        if step == recipe.get("crash_at"):
+            raise RuntimeError("crashed as it was told to")
+        if step == recipe.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step == recipe.get("refuse_at"):
+            return 78
+        time.sleep(recipe["seconds"])
+        if recipe.get("idle"):
+            continue
+        step += 1
+        with (folder["metrics"] / "ledger.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step}) + "\n")
+        with (folder["metrics"] / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": "step", "step": step, "epoch": 1, "val_loss": 1 / step}) + "\n")
+    publish(folder["artifacts"] / "done.json", {"step": step, "epoch": 1, "val_loss": 1 / step, "accuracy": 0.5})
+    print(f"done at step {step}", flush=True)
+    return 0
+
+
+def publish(path, value):
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value))
+    temporary.replace(path)
+
+
+def stamp():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
