@@ -84,7 +84,8 @@ def _nodes(options: Options) -> list[str]:
         ),
         (
             f"PartitionName=gpu Nodes={nodes} Default=YES DefaultTime=60 MaxTime=1-0 State=UP"
-            f" PriorityTier=1 PreemptMode=REQUEUE GraceTime={options.grace}"
+            # LLN: seeds spread over the nodes, as they would on a busy cluster, instead of filling the first one.
+            f" PriorityTier=1 PreemptMode=REQUEUE GraceTime={options.grace} LLN=YES"
         ),
         f"PartitionName=high Nodes={nodes} DefaultTime=60 MaxTime=1-0 State=UP PriorityTier=10 PreemptMode=OFF",
     ]
