@@ -63,7 +63,7 @@ def record(specification: "Specification", rundir: "RunDir", attempt: int) -> No
     import torch
 
     versions = gpu_versions()
-    said = ", ".join(f"{name} {fact['version'] or fact['reason']}" for name, fact in versions.items())
+    said = ", ".join(f"{name} {fact['version'] or '(' + str(fact['reason']) + ')'}" for name, fact in versions.items())
     print(f"torch {torch.__version__}, {said}", flush=True)
     history, no_history = conda.export_history()
     rundir.artifacts.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def record(specification: "Specification", rundir: "RunDir", attempt: int) -> No
 def packages() -> list[str]:
     """Every installed distribution as `name==version`, sorted, each once."""
     found = {re.sub(r"[-_.]+", "-", d.name).lower(): d.version for d in metadata.distributions() if d.name}
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    return sorted(f"{name}=={version}" for name, version in found.items())
 
 
 def gpu_versions() -> dict[str, dict[str, str | None]]:
@@ -100,7 +100,7 @@ def gpu_versions() -> dict[str, dict[str, str | None]]:
         return {"version": str(version), "reason": None} if version else {"version": None, "reason": reason}
 
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None  # type: ignore[no-untyped-call]
-    no_build = f"torch {torch.__version__} is built without CUDA"
+    no_build = "torch is built without CUDA"
     return {
         "CUDA": fact(torch.version.cuda, no_build),
         "cuDNN": fact(cudnn, no_build),

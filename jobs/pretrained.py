@@ -56,12 +56,12 @@ def load(origin: "Pretrained", project_root: Path, attention: str) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    name, revision = source(origin, project_root)
+    place = source(origin, project_root)
     logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
+            place.name,
+            revision=place.revision,
             dtype=torch.float32,
             attn_implementation=attention,
             use_safetensors=True,
@@ -69,7 +69,7 @@ def load(origin: "Pretrained", project_root: Path, attention: str) -> Any:
             output_loading_info=True,
         )
     except Exception as error:  # the hub, a missing file, a torn one: each fails in its own way
-        raise Refused(_why(origin, error)) from error
+        raise Refused(_why(origin, error, place.hint)) from error
     if missing := sorted(report["missing_keys"]):
         raise Refused(
             f"model.pretrained: {origin.path or origin.id} lacks weights of a causal language model: {', '.join(missing[:5])}"
@@ -78,12 +78,8 @@ def load(origin: "Pretrained", project_root: Path, attention: str) -> Any:
     return model
 
 
-def _why(origin: "Pretrained", error: Exception) -> str:
+def _why(origin: "Pretrained", error: Exception, hint: str) -> str:
     reason = " ".join(str(error).split())
     if origin.path is not None:
         return f"model.pretrained.path: {origin.path} cannot be loaded as a causal language model from safetensors: {reason}"
-    return (
-        f"model.pretrained.id: {origin.id} at {origin.revision} cannot be loaded: {reason}\n"
-        f"On a machine with a network: hf download {origin.id} --revision {origin.revision}\n"
-        "Where the nodes have none, let HF_HOME name a folder that they see, and set HF_HUB_OFFLINE=1"
-    )
+    return f"model.pretrained.id: {origin.id} at {origin.revision} cannot be loaded: {reason}{hint}"

@@ -61,15 +61,15 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int) -> "dict[
     a row's bits would depend on its neighbours."""
     import torch
 
-    ids = torch.full((len(examples), max_length), pad_id, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, IGNORED)
-    for number, example in enumerate(examples):
-        length = len(example.input_ids)
-        ids[number, :length] = torch.tensor(example.input_ids)
-        mask[number, :length] = 1
-        labels[number, :length] = torch.tensor(example.labels)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    spare = [max_length - len(example.input_ids) for example in examples]
+    ids = [example.input_ids + [pad_id] * rest for example, rest in zip(examples, spare, strict=True)]
+    mask = [[1] * len(example.input_ids) + [0] * rest for example, rest in zip(examples, spare, strict=True)]
+    labels = [example.labels + [IGNORED] * rest for example, rest in zip(examples, spare, strict=True)]
+    return {
+        "input_ids": torch.tensor(ids, dtype=torch.int64),
+        "attention_mask": torch.tensor(mask, dtype=torch.int64),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
 
 
 def _encode(rows: list[Text], vocabulary: Vocabulary, max_length: int, mistakes: list[str]) -> Rows:

@@ -19,6 +19,16 @@ class TokenizerSource(NamedTuple):
     revision: str | None
     """The hub commit; None for a folder."""
 
+    @property
+    def hint(self) -> str:
+        """For an error: how to get what is on the hub. Starts a line of its own; empty for a folder."""
+        if self.revision is None:
+            return ""
+        return (
+            f"\nOn a machine with a network: hf download {self.name} --revision {self.revision}\n"
+            "Where the nodes have none, let HF_HOME name a folder that they see, and set HF_HUB_OFFLINE=1"
+        )
+
 
 class Vocabulary(Protocol):
     """What a tokenizer must know."""
@@ -74,7 +84,10 @@ class Pretrained:
                 source.name, revision=source.revision, trust_remote_code=False
             )
         except Exception as error:  # each kind of tokenizer fails in its own way
-            raise Refused(f"data.tokenizer: the tokenizer of {source.name} cannot be loaded: {error}") from error
+            reason = " ".join(str(error).split())
+            raise Refused(
+                f"data.tokenizer: the tokenizer of {source.name} cannot be loaded: {reason}{source.hint}"
+            ) from error
         self.size: int = len(self._tokenizer)
         self.bos_id: int | None = self._tokenizer.bos_token_id
         self.eos_id: int | None = self._tokenizer.eos_token_id

@@ -8,7 +8,8 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -17,7 +18,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from jobs import trackers
 from jobs.rundir import RunDir
 
-TAIL = 1 << 16
+PREFIX: Final = "events.out.tfevents."
+
+TAIL: Final = 1 << 16
 """Bytes at the end of metrics.jsonl in which the lines of its last step are looked for; they are under 1 kB."""
 
 
@@ -27,8 +30,7 @@ class EventFile:
     def __init__(self, rundir: RunDir, resumed_step: int) -> None:
         folder = rundir.metrics / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads the files of a folder in the order of their names.
-        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        name = f"{PREFIX}{_number(folder):010d}.{socket.gethostname()}.{os.getpid()}"
         self._file = (folder / name).open("xb")
         self._writer = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
@@ -55,6 +57,13 @@ class EventFile:
 def start(rundir: RunDir, resumed_step: int) -> EventFile:
     """Raises OSError."""
     return EventFile(rundir, resumed_step)
+
+
+def _number(folder: Path) -> int:
+    """The time, as is the custom, but after that of every file before: TensorBoard reads them in the order of their names, and
+    the clock of another node may be behind."""
+    taken = [path.name.removeprefix(PREFIX).split(".")[0] for path in folder.glob(f"{PREFIX}*")]
+    return max([int(time.time()), *(int(number) + 1 for number in taken if number.isdecimal())])
 
 
 def _last_lines(rundir: RunDir, step: int) -> Iterator[dict[str, Any]]:
