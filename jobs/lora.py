@@ -19,9 +19,6 @@ def add(model: Any, recipe: "Lora") -> Any:
     modules = dict(model.named_modules())
     targets = [name for name in modules if _matches(name, recipe.target_modules)]
     _check(modules, recipe)
-    tied = _tied(model)
-    if recipe.save_modules and tied:
-        _check_tied(tied, recipe)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=recipe.r,
@@ -31,14 +28,12 @@ def add(model: Any, recipe: "Lora") -> Any:
         modules_to_save=list(recipe.save_modules) or None,
         # gpt2 and its kin keep their weights the other way round.
         fan_in_fan_out=all(isinstance(modules[name], Conv1D) for name in targets),
-        ensure_weight_tying=bool(tied),
+        ensure_weight_tying=_keeps_tie(_tied(model), recipe),
     )
     try:
         with warnings.catch_warnings():
             # peft asks transformers for a property by its former name: nothing that a user could mend.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            # Said for every tied model, whatever is adapted.
-            warnings.filterwarnings("ignore", ".*ensure_weight_tying.*", UserWarning)
             return get_peft_model(model, config)
     except ValueError as error:  # a module of a kind that peft has no adapter for
         raise Refused(f"lora: {error}") from error
@@ -52,7 +47,9 @@ def _matches(module: str, names: list[str]) -> bool:
 def _check(modules: dict[str, Any], recipe: "Lora") -> None:
     mistakes: list[str] = []
     for key in ("target_modules", "save_modules"):
-        missing = [name for name in getattr(recipe, key) if not any(_matches(module, [name]) for module in modules)]
+        missing = [
+            name for name in getattr(recipe, key) if not any(_matches(module, [name]) for module in modules if module)
+        ]
         mistakes += [f"lora.{key}: the model has no module {name}" for name in missing]
     both = [name for name in recipe.target_modules if name in recipe.save_modules]
     mistakes += [f"lora: {name} is in target_modules and in save_modules; it can be in one of them" for name in both]
@@ -84,11 +81,14 @@ def _tied(model: Any) -> set[str]:
     return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is into or module is out}
 
 
-def _check_tied(tied: set[str], recipe: "Lora") -> None:
-    """Both or neither: peft would copy one of them, and they would part without a word."""
-    saved = {name.rsplit(".", 1)[-1] for name in recipe.save_modules}
-    if saved & tied and not tied <= saved:
+def _keeps_tie(tied: set[str], recipe: "Lora") -> bool:
+    """Whether both ends of a shared weight are trained in full, and so must go on sharing it.
+
+    Raises Refused for one without the other: peft would copy it, and the two would part without a word."""
+    saved = {name.rsplit(".", 1)[-1] for name in recipe.save_modules} & tied
+    if saved and saved != tied:
         raise Refused(
             f"lora.save_modules: {' and '.join(sorted(tied))} share one weight in this model; name both, or neither. "
             "Or, where the architecture is written out, set tie_word_embeddings: false"
         )
+    return bool(saved)
