@@ -85,11 +85,14 @@ def _blob(repo: "Repo", digest: str) -> bytes:
 def _repo(folder: Path, *, search: bool = False) -> "Repo":
     if shutil.which("git") is None:
         raise fail(ExitCode.SOURCE, "`git` is not on PATH.", hint="Install it: apt-get install git")
+    if "$" in str(folder.resolve()):  # GitPython takes it for a variable, and looks for the repository elsewhere
+        hint = "Clone it into a folder without one."
+        raise fail(ExitCode.SOURCE, "A repository with `$` in its path cannot be read.", where=str(folder), hint=hint)
     from git import Repo
     from git.exc import InvalidGitRepositoryError, NoSuchPathError
 
     try:
-        return Repo(folder, search_parent_directories=search, expand_vars=False)
+        return Repo(folder, search_parent_directories=search)
     except (InvalidGitRepositoryError, NoSuchPathError) as error:
         hint = "A run is pinned to a commit:\n    git init && git add -A && git commit -m 'First'"
         raise fail(ExitCode.SOURCE, "Not in a git repository.", where=str(folder), hint=hint) from error

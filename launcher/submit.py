@@ -28,8 +28,8 @@ from launcher.runstate import RunState, examine
 Say = Callable[[str], None]
 LOCK_SECONDS: Final = 60
 NOT_YET: Final = "now+365days"
-"""Nothing starts before its record and its calls stand; `release` then says now. --hold would do, but sbatch does not look at a held
-job closely, and takes one that no node can ever run."""
+"""Nothing starts before its record and its calls stand; `release` then says now. --hold would do as well, but of a held job sbatch
+does not ask whether any node can ever run it."""
 PLACEHOLDER: Final = "SUBMISSION"
 """Stands for the submission's id in a script that is only shown."""
 
@@ -202,7 +202,7 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str) -> Placement:
 
 
 def _array(tree: Tree, slurm: SlurmRequest, intent: Submission) -> Submission:
-    """sbatch, not to begin yet; then the job id into the record; then the calls; then the release. Each step can be taken up again."""
+    """sbatch, not to begin yet; the job id into the record; the calls; the release. Each step can be taken up again."""
     known = intent
 
     def on_job(array: str) -> None:
