@@ -1,0 +1,213 @@
+"""The arbiter's manners: decide, record, act, say; patience with a silent controller. Slurm itself is met in tests/cluster."""
+
+import json
+import sys
+
+import pytest
+
+from jobs.contract import Event
+from jobs.files import append_line, publish_json, read_lines
+from jobs.rundir import Tree
+from launcher import arbiter
+from launcher.placement import Placement
+from launcher.record import Submission
+
+GRACE = "JobId=8 UserId=t(1) JobState=RUNNING Reason=None Restarts=0 EndTime=2026-01-31T13:00:00 PreemptTime=2026-01-31T12:00:00"
+LIMIT = (
+    "JobId=8 UserId=t(1) JobState=COMPLETING Reason=TimeLimit Restarts={} EndTime=2026-01-31T13:00:00 PreemptTime=None"
+)
+
+SCONTROL = """#!{python}
+import json, sys
+from pathlib import Path
+plan = Path({plan!r})
+answers = json.loads(plan.read_text())
+with Path({calls!r}).open("a") as file:
+    file.write(json.dumps([sys.argv[1:], {events!r} and Path({events!r}).read_text()]) + "\\n")
+code, text = answers[sys.argv[1]].pop(0) if len(answers[sys.argv[1]]) > 1 else answers[sys.argv[1]][0]
+plan.write_text(json.dumps(answers))
+(sys.stdout if code == 0 else sys.stderr).write(text + "\\n")
+sys.exit(code)
+"""
+DOWN = (1, "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+
+
+class Job:
+    """A job's start on the node: its tree, its environment, and a scontrol that answers by a list."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        self.tree = Tree(folder / "experiments" / "x")
+        self.run = self.tree.run(5)
+        for each in self.run.folders:
+            each.mkdir(parents=True)
+        submission = Submission("a", "slurm", "submitted", (4, 5), "7", None, "gpu", "h", 1, "t").write(self.tree)
+        self.placement = submission.folder(self.tree) / "placement.json"
+        self.budgets({"preempted": 3})
+        self.run.events.touch()
+        (folder / "bin").mkdir()
+        monkeypatch.setenv("PATH", str(folder / "bin"))
+        for name, value in {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "8"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+        monkeypatch.setattr(arbiter, "PATIENCE", (0.01, 0.01))
+        monkeypatch.setattr(arbiter.signal, "signal", lambda *_: None)
+
+    def budgets(self, budgets):
+        Placement("a", "/store", (), {}, "default", "requeue", budgets, 60).write(self.placement)
+
+    def scontrol(self, **answers):
+        plan, calls, events = self.folder / "plan", self.folder / "calls", self.run.events
+        plan.write_text(json.dumps(answers))
+        program = self.folder / "bin" / "scontrol"
+        program.write_text(SCONTROL.format(python=sys.executable, plan=str(plan), calls=str(calls), events=str(events)))
+        program.chmod(0o755)
+
+    def attempt(self, number, code, step=None, *, restart=None, cause=None, action=None):
+        restart = number - 1 if restart is None else restart
+        start = {"event": Event.STARTED, "attempt": number, "time": "t", "node": "n1", "job": "7_1", "restart": restart}
+        append_line(self.run.events, start)
+        append_line(self.run.events, {"event": Event.RESUMED, "attempt": number, "time": "t", "step": 0})
+        if code is not None:
+            append_line(
+                self.run.events, {"event": Event.ENDED, "attempt": number, "time": "t", "exit_code": code, "step": step}
+            )
+        if cause:
+            append_line(
+                self.run.events,
+                {"event": Event.DECIDED, "attempt": number, "time": "t", "cause": cause, "action": action},
+            )
+
+    def decide(self):
+        return arbiter.main(["--placement", str(self.placement), "--code", "0"])
+
+    def decisions(self):
+        return [(line["cause"], line["action"]) for line in read_lines(self.run.events) if line["event"] == "decided"]
+
+    def calls(self):
+        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    return Job(tmp_path, monkeypatch)
+
+
+def test_a_preempted_run_goes_back_by_its_array_task_and_is_recorded_before(job, capsys):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
+    assert job.decide() == 75
+    assert job.decisions() == [("preempted", "requeue")]
+    (show, _), (requeue, events) = job.calls()
+    assert show[-1] == "7_1"
+    assert requeue == ["requeue", "7_1"]
+    assert '"decided"' in events
+    assert capsys.readouterr().out.startswith("samebits: job 7_1, attempt 1: preempted: back into the queue (")
+
+
+def test_a_silent_controller_is_asked_again(job):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[DOWN, DOWN, (0, GRACE)], requeue=[DOWN, (0, "")])
+    assert job.decide() == 75
+    assert job.decisions() == [("preempted", "requeue")]
+    assert [call[0] for call, _ in job.calls()].count("requeue") == 2
+
+
+def test_a_controller_that_stays_silent_means_stop_said_loudly(job, capsys):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[DOWN])
+    assert job.decide() == 1
+    assert job.decisions() == [("unknown", "stop")]
+    assert "unknown: stop" in capsys.readouterr().out
+
+
+def test_without_scontrol_too(job):
+    job.attempt(1, 75, 9)
+    assert job.decide() == 1
+    assert job.decisions() == [("unknown", "stop")]
+
+
+def test_slurm_was_faster_and_that_counts_as_done(job):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(1, "Job is pending execution for job 7_1")])
+    assert job.decide() == 75
+    assert job.decisions() == [("preempted", "requeue")]
+
+
+def test_a_requeue_that_is_refused_is_a_stop(job, capsys):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(1, "Requested operation is presently disabled for job 7_1")])
+    assert job.decide() == 1
+    assert job.decisions() == [("preempted", "requeue"), ("preempted", "stop")]
+    assert "presently disabled" in capsys.readouterr().out
+
+
+def test_a_done_run_is_not_asked_about(job):
+    job.attempt(1, 0, 9)
+    assert job.decide() == 0
+    assert job.decisions() == [("done", "none")]
+
+
+def test_a_done_run_that_slurm_started_again_has_no_new_attempt(job, monkeypatch):
+    job.attempt(1, 0, 9)
+    publish_json(job.run.done, {"step": 9})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert job.decide() == 0
+    assert job.decisions() == [("done", "none")]
+
+
+def test_an_end_of_an_earlier_start_is_not_this_ones(job, monkeypatch):
+    """The task of this start was killed before it took an attempt: the 75 in the tree is old."""
+    job.attempt(1, 75, 9, cause="preempted", action="requeue")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    quiet = GRACE.replace("Restarts=0", "Restarts=1").replace("PreemptTime=2026-01-31T12:00:00", "PreemptTime=None")
+    job.scontrol(show=[(0, quiet.replace("2026", "2099"))])
+    assert job.decide() == 1
+    assert job.decisions()[-1] == ("crashed", "stop")
+
+
+def test_the_budget_counts_requeues_of_this_submission_only(job):
+    other = {"event": Event.STARTED, "attempt": 1, "time": "t", "node": "n1", "job": "3_0", "restart": 0}
+    append_line(job.run.events, other)
+    append_line(
+        job.run.events, {"event": Event.DECIDED, "attempt": 1, "time": "t", "cause": "preempted", "action": "requeue"}
+    )
+    job.budgets({"preempted": 1})
+    job.attempt(2, 75, 9, restart=0)
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
+    assert job.decide() == 75
+
+
+def test_the_budget_ends_it(job, monkeypatch):
+    job.budgets({"preempted": 1})
+    job.attempt(1, 75, 9, cause="preempted", action="requeue")
+    job.attempt(2, 75, 12)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    job.scontrol(show=[(0, GRACE.replace("Restarts=0", "Restarts=1"))])
+    assert job.decide() == 1
+    assert job.decisions()[-1] == ("preempted", "stop")
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "action"), [((0, 0), 1, "stop"), ((0, 4), 75, "requeue"), ((4, 0), 75, "requeue")]
+)
+def test_time_limits_without_progress_end(job, monkeypatch, steps, code, action):
+    first, second = steps
+    job.attempt(1, 75, first, cause="time limit", action="requeue")
+    job.attempt(2, 75, second)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    job.scontrol(show=[(0, LIMIT.format(1))], requeue=[(0, "")])
+    assert job.decide() == code
+    assert job.decisions()[-1] == ("time limit", action)
+
+
+def test_a_full_disk_does_not_keep_it_out_of_the_queue(job, monkeypatch, capsys):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(arbiter, "append_line", full)
+    assert job.decide() == 75
+    assert "cannot be written" in capsys.readouterr().out
