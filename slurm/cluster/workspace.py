@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import user
@@ -115,12 +116,13 @@ def environment(layout: Layout, account: pwd.struct_passwd) -> str:
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == identity:
         return ""
     python = _python(layout, account, source)
-    if not _works(
-        layout,
-        account,
-        [python, "-I", "-c", f"import sys; sys.path.insert(0, {str(packages)!r}); import pydantic, yaml"],
-    ):
-        packages = _copy(layout, packages, identity)
+
+    def serve(folder: Path) -> bool:
+        program = f"import sys; sys.path.insert(0, {str(folder)!r}); import pydantic, yaml"
+        return _works(layout, account, [python, "-I", "-c", program])
+
+    if not serve(packages):
+        packages = _within_reach(layout, packages, identity, serve)
     shutil.rmtree(layout.environment, ignore_errors=True)
     subprocess.run(
         [python, "-m", "venv", "--without-pip", str(layout.environment)], check=True, stdin=subprocess.DEVNULL
@@ -156,16 +158,21 @@ def _works(layout: Layout, account: pwd.struct_passwd, argv: list[str]) -> bool:
         return False
 
 
-def _copy(layout: Layout, packages: Path, identity: str) -> Path:
+def _within_reach(layout: Layout, packages: Path, identity: str, serve: Callable[[Path], bool]) -> Path:
+    """The same packages under the root: as further names of the same files if possible, which takes no space and little time."""
     target = layout.root / f"packages-{identity[:16]}"
-    if not target.exists():
+    if target.exists() and serve(target):
+        return target
+    for old in layout.root.glob("packages-*"):
+        shutil.rmtree(old)
+    linked = subprocess.run(
+        ["cp", "-al", str(packages), str(target)], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+    if linked.returncode != 0 or not serve(target):
         print(f"copying {packages}, which the user cannot reach ...", file=sys.stderr, flush=True)
-        for old in (*layout.root.glob("packages-*"), *layout.root.glob("copying-*")):
-            shutil.rmtree(old)
-        part = layout.root / f"copying-{identity[:16]}"
-        subprocess.run(["cp", "-a", "--reflink=auto", str(packages), str(part)], check=True, stdin=subprocess.DEVNULL)
-        part.chmod(0o755)
-        part.rename(target)
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(packages), str(target)], check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(["chmod", "-R", "a+rX", str(target)], check=True, stdin=subprocess.DEVNULL)
     return target
 
 
