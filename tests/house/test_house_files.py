@@ -41,7 +41,7 @@ def ids(paths: list[Path]) -> list[str]:
 
 def strangers(text: str) -> list[str]:
     """Places and hosts of one machine in a text that is for all."""
-    return [word for word in (*PLACES, *HOSTS) if word in text]
+    return [word for word in (*PLACES, *HOSTS) if re.search(rf"(?<!\w){re.escape(word)}", text)]
 
 
 def test_no_file_is_long():
