@@ -2,7 +2,7 @@
 
 YAML 1.1 (PyYAML) and YAML 1.2 (editors, most other languages) read some words differently. In a file of seeds and
 rates that is a danger, so such a word is refused with the ways to write it, but for two kinds that can mean only one:
-`1e-4` is a number (a text to PyYAML), and dates and times of day are texts."""
+`1e-4` and `-.5` are numbers (texts to PyYAML), and dates and times of day are texts."""
 
 import math
 import re
@@ -24,7 +24,7 @@ FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 NOT_FINITE: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
 LEADING_ZERO: Final = re.compile(r"[-+]?0[0-9]+", re.ASCII)
 OTHER_BASE: Final = re.compile(r"[-+]?0(o[0-7]+|b[01_]+|x[0-9a-fA-F_]+)", re.ASCII)
-GROUPED: Final = re.compile(r"[-+]?[0-9][0-9_]*_[0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?", re.ASCII)
+GROUPED: Final = re.compile(r"[-+]?(?=[^eE]*_)([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?", re.ASCII)
 
 MOST_DIGITS: Final = 300
 """More than any number of a config needs, and far below where Python refuses to convert."""

@@ -71,10 +71,11 @@ WORDS = st.one_of(
 
 
 def means_one_thing(word, ours, other):
-    """The differences that are let through: exponents, dates and times of day, and the tag of `=`."""
+    """The differences that are let through: exponents, `-.5`, dates and times of day, and the tag of `=`."""
+    is_signed = isinstance(ours, float) and isinstance(other, str) and word[:2] in {"-.", "+."}
     is_exponent = isinstance(ours, float) and isinstance(other, str) and "e" in word.lower()
     is_time = ours == word and (isinstance(other, date) or (":" in word and isinstance(other, int | float)))
-    return is_exponent or is_time or word == "="
+    return is_exponent or is_signed or is_time or word == "="
 
 
 def differs(word):
@@ -94,6 +95,9 @@ def differs(word):
 @example("1e-4")
 @example("0b1")
 @example("190:20:30.15")
+@example("0._")
+@example("-.5")
+@example(".1_0")
 def test_no_word_is_read_differently_by_pyyaml_unless_it_can_mean_one_thing_only(word):
     found = differs(word)
     assert found is None or means_one_thing(word, *found), found

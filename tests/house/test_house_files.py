@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 LONGEST = {"launcher": 310, "jobs": 310, "slurm": 310, "images": 310, "docs": 310, "tests": 480}
 LONGEST_FUNCTION = 68
 # written in two parts, or this file would find itself
-PLACES = ("/wo" + "rk/", "/ro" + "ot/", "/opt/" + "pypi", "/ho" + "me/")
+PLACES = ("/wo" + "rk/", "/ro" + "ot/", "/opt/" + "pypi")
 HOSTS = ("pypi" + ".org", "python" + "hosted", "deb.debian" + ".org", "registry.npm" + "js")
 
 
