@@ -41,7 +41,7 @@ def fine(said: str) -> bool:
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_mutations_of_a_config(seed, edits):
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     text = VALID
     for _ in range(edits):
         start = chance.randrange(len(text) + 1)
@@ -60,7 +60,7 @@ def test_any_bytes(data):
 @given(st.integers(0, 2**32))
 def test_any_value_at_any_key(seed):
     """Each line's value replaced by one of another type: every kind of error of the schema has words of its own."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     lines = VALID.splitlines()
     where = chance.randrange(1, len(lines))
     value = chance.choice(
