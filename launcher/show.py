@@ -1,8 +1,11 @@
 """The plan and the outcome for a person, and the plan as JSON. Renders; decides nothing."""
 
 import json
+import shutil
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jobs.rundir import RunDir, Tree
@@ -120,17 +123,26 @@ def _done(run: RunDir) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def typed(program: str) -> str:
+    """A program of this environment as it can be typed here: by name where PATH finds this very one, else by its path."""
+    own = Path(sys.executable).with_name(program)
+    found = shutil.which(program)
+    if found is not None and Path(found).exists() and own.exists() and Path(found).samefile(own):
+        return program
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
 def next_steps(tree: Tree, plan: Plan) -> str:
     """Where everything is, and the commands that come next."""
     name = plan.experiment if is_default(tree.root.parent, plan.source.repository) else str(tree.root)
     lines = [
         "",
         f"Everything is in {tree.root}",
-        f"    launch status {name}",
-        f"    launch logs {name}{' -f' if plan.slurm is not None else ''}",
+        f"    {typed('launch')} status {name}",
+        f"    {typed('launch')} logs {name}{' -f' if plan.slurm is not None else ''}",
     ]
     if plan.slurm is not None:
-        lines.append(f"    launch cancel {name}")
-    lines.append(f"    tensorboard --logdir {tree.root / 'metrics'}")
+        lines.append(f"    {typed('launch')} cancel {name}")
+    lines.append(f"    {typed('tensorboard')} --logdir {tree.root / 'metrics'}")
     lines += [note for note in plan.notes if note.startswith("NOT")]
     return "\n".join(lines)

@@ -38,6 +38,12 @@ def test_a_whole_tree(project: Project) -> None:
     assert "mean" in result.stdout
     assert "2 seeds" in result.stdout
     assert "launch status tiny" in result.stdout
+    assert subprocess.run([*next_command(result.stdout)], cwd=project.folder, check=False).returncode == 0
+
+
+def next_command(text: str) -> list[str]:
+    """What is printed as the next command, as a person would paste it."""
+    return next(line.split() for line in text.splitlines() if " status " in line)
 
 
 def test_the_same_again_has_nothing_to_do(project: Project) -> None:
