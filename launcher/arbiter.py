@@ -31,6 +31,8 @@ from launcher.record import Submission
 
 PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 """Seconds between questions to a controller that does not answer: a minute in all. A restart of it takes less."""
+ACCOUNTING_LAG: Final = (0.2, 0.3, 0.5, 1.0, 1.0)
+"""Seconds between questions to accounting, which is told of a job's end in the background."""
 ALREADY: Final = ("pending", "already")
 """Words of Slurm's refusal to requeue what is requeued."""
 
@@ -61,18 +63,23 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
     history = attempts(run)
     mine = [record for record in history if record.job == job and record.restart == restarts]
     number = mine[-1].number if mine else 0
-    decision = decide(situation(history, job, restarts, placement, done=run.done.exists()))
-    evidence = {**decision.evidence, "job": job, "step_exit_code": step_code, "why": decision.why}
-    decision = replace(decision, evidence=evidence)
-    _record(run, number, decision)
-    _say(job, number, decision)
+    known = situation(history, job, restarts, placement, done=run.done.exists())
+
+    def settle(decision: Decision) -> Decision:
+        evidence = {**decision.evidence, "job": job, "step_exit_code": step_code, "why": decision.why}
+        decision = replace(decision, evidence=evidence)
+        _record(run, number, decision)
+        _say(job, number, decision)
+        return decision
+
+    decision = settle(decide(known))
+    if decision.cause is Cause.REQUEUED and (name := _accounting(job, restarts)):
+        decision = settle(decide(replace(known, accounting=name)))
     if decision.action is Action.REQUEUE:
         refused = _persist(lambda: cluster.requeue(job))
         if refused is not None:
             why = f"{decision.why}; but `scontrol requeue {job}` failed: {refused}"
-            decision = replace(decision, action=Action.STOP, why=why, evidence={**decision.evidence, "why": why})
-            _record(run, number, decision)
-            _say(job, number, decision)
+            decision = settle(replace(decision, action=Action.STOP, why=why))
     if decision.cause is Cause.DONE:
         return Exit.DONE
     return Exit.SAVED if decision.action in {Action.REQUEUE, Action.NONE} else Exit.BROKEN
@@ -89,7 +96,6 @@ def situation(
         code = Exit.DONE
     asked = code not in {Exit.DONE, Exit.REFUSED, Exit.FENCED}
     facts = _ask(job) if asked else None
-    requeued = facts is not None and facts.restarts > restarts
     return Situation(
         code=code,
         restarts=restarts,
@@ -100,7 +106,6 @@ def situation(
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
         idle=_idle(mine, this),
         asked=asked,
-        accounting=cluster.end_of_start(job, restarts) if requeued else None,
     )
 
 
@@ -114,6 +119,16 @@ def _idle(mine: list[AttemptRecord], this: AttemptRecord | None) -> int:
             break
         count += 1
     return count
+
+
+def _accounting(job: str, restarts: int) -> str | None:
+    """How accounting names this end. It learns of it a little later than we do; nothing but the record depends on it."""
+    for pause in (*ACCOUNTING_LAG, None):
+        name = cluster.end_of_start(job, restarts)
+        if name is not None or pause is None:
+            return name or None
+        time.sleep(pause)
+    return None
 
 
 def _ask(job: str) -> cluster.JobFacts | None:

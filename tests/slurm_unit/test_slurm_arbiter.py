@@ -134,6 +134,26 @@ def test_slurm_was_faster_and_that_counts_as_done(job):
     assert job.decisions() == [("preempted", "requeue")]
 
 
+def test_accounting_learns_of_it_later_and_corrects_the_record(job, monkeypatch):
+    monkeypatch.setattr(arbiter, "ACCOUNTING_LAG", (0.01, 0.01))
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, LIMIT.replace("TimeLimit", "None").format(1))])
+    count = job.folder / "count"
+    sacct = job.folder / "bin" / "sacct"
+    sacct.write_text(f"#!/bin/sh\n[ -e {count} ] && echo '2026-01-31T12:00:00|PREEMPTED'\n/usr/bin/touch {count}\n")
+    sacct.chmod(0o755)
+    assert job.decide() == 75
+    assert job.decisions() == [("requeued", "none"), ("preempted", "none")]
+
+
+def test_without_accounting_nobody_waits_for_it(job, monkeypatch):
+    monkeypatch.setattr(arbiter, "ACCOUNTING_LAG", (1000.0,))
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, LIMIT.replace("TimeLimit", "None").format(1))])
+    assert job.decide() == 75
+    assert job.decisions() == [("requeued", "none")]
+
+
 def test_a_requeue_that_is_refused_is_a_stop(job, capsys):
     job.attempt(1, 75, 9)
     job.scontrol(show=[(0, GRACE)], requeue=[(1, "Requested operation is presently disabled for job 7_1")])
