@@ -73,13 +73,12 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
         return decision
 
     decision = settle(decide(known))
-    if decision.cause is Cause.REQUEUED and (name := _accounting(job, restarts)):
-        decision = settle(decide(replace(known, accounting=name)))
     if decision.action is Action.REQUEUE:
         refused = _persist(lambda: cluster.requeue(job))
         if refused is not None:
             why = f"{decision.why}; but `scontrol requeue {job}` failed: {refused}"
             decision = settle(replace(decision, action=Action.STOP, why=why))
+    name_ends(run, job)
     if decision.cause is Cause.DONE:
         return Exit.DONE
     return Exit.SAVED if decision.action in {Action.REQUEUE, Action.NONE} else Exit.BROKEN
@@ -121,14 +120,29 @@ def _idle(mine: list[AttemptRecord], this: AttemptRecord | None) -> int:
     return count
 
 
-def _accounting(job: str, restarts: int) -> str | None:
-    """How accounting names this end. It learns of it a little later than we do; nothing but the record depends on it."""
-    for pause in (*ACCOUNTING_LAG, None):
-        name = cluster.end_of_start(job, restarts)
-        if name is not None or pause is None:
-            return name or None
+def name_ends(run: RunDir, job: str) -> None:
+    """Correct the record of ends that only accounting can name: preempted, or requeued by somebody.
+
+    It is told of them in the background, perhaps after this script has ended; the next start's arbiter then finds what is left.
+    Nothing but the record depends on it."""
+    for pause in (*ACCOUNTING_LAG, 0.0):
+        unnamed = [
+            r for r in attempts(run) if r.job == job and r.cause == Cause.REQUEUED and "accounting" not in r.evidence
+        ]
+        if not unnamed:
+            return
+        for record in unnamed:
+            name = cluster.end_of_start(job, record.restart)
+            if name == "":
+                return
+            if name is not None:
+                cause = Cause.PREEMPTED if name == "PREEMPTED" else Cause.REQUEUED
+                evidence = {**record.evidence, "accounting": name}
+                why = f"accounting says {name}"
+                decision = Decision(cause, Action(record.action or Action.NONE), why, evidence)
+                _record(run, record.number, decision)
+                _say(job, record.number, decision)
         time.sleep(pause)
-    return None
 
 
 def _ask(job: str) -> cluster.JobFacts | None:

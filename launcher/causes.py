@@ -54,7 +54,7 @@ class Word(StrEnum):
 NONE, REQUEUE, STOP = Action.NONE, Action.REQUEUE, Action.STOP
 
 # Slurm requeues by itself: nothing to do, whatever the run said. Otherwise the run would be put back twice.
-# Preempted and `scontrol requeue` by someone look alike to the controller; accounting tells them apart, where there is.
+# Preempted and `scontrol requeue` by someone look alike to the controller; accounting, where there is one, names it later.
 _BY_SLURM = (Cause.REQUEUED, NONE)
 
 _STOPPED: Mapping[Word, tuple[Cause, Action]] = {  # it saved, or Slurm ended it before it could
@@ -113,8 +113,6 @@ class Situation:
     """Starts in a row, this one included, that reached the time limit without finishing a step."""
     asked: bool = True
     """Whether Slurm was asked at all: where its answer cannot matter, it is not."""
-    accounting: str | None = None
-    """How accounting names the end of this start (`PREEMPTED`, `REQUEUED`), where it was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +129,6 @@ def decide(now: Situation) -> Decision:
     """Pure. Every pair of outcome and word has its answer in TABLE; budgets only ever turn a requeue into a stop."""
     said, word = outcome(now.code), slurm_word(now)
     cause, action = TABLE[said][word]
-    if cause is Cause.REQUEUED and now.accounting == "PREEMPTED":
-        cause = Cause.PREEMPTED
     why = f"the run said {said}" + ("" if word is Word.MUTE and not now.asked else f", Slurm says {word}")
     if action is REQUEUE:
         limit = now.budgets.get(cause)
@@ -142,8 +138,6 @@ def decide(now: Situation) -> Decision:
             action, why = STOP, f"{why}; {now.idle} starts in a row ended there without a step: it needs more --time"
     evidence: dict[str, Any] = now.facts.evidence() if now.facts else {}
     evidence |= {"restart": now.restarts, "outcome": str(said), "word": str(word) if now.asked else "not asked"}
-    if now.accounting:
-        evidence["accounting"] = now.accounting
     return Decision(cause, action, why, evidence)
 
 

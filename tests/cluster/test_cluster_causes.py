@@ -127,11 +127,16 @@ def test_the_evidence_is_kept(scene):
 
 
 def test_preempted_without_grace_slurm_requeues_by_itself(scene):
+    until(lambda: scene.tiny.causes("no-grace")[0][0] != "requeued", "accounting names the end of the first attempt")
     assert scene.tiny.causes("no-grace") == [("preempted", "none"), ("done", "none")]
     assert scene.tiny.attempts("no-grace")[0].evidence["accounting"] == "PREEMPTED"
 
 
 def test_requeued_by_someone_is_left_to_slurm(scene):
+    until(
+        lambda: "accounting" in scene.tiny.attempts("requeued")[0].evidence,
+        "accounting names the end of the first attempt",
+    )
     assert scene.tiny.causes("requeued") == [("requeued", "none"), ("done", "none")]
 
 

@@ -146,6 +146,17 @@ def test_accounting_learns_of_it_later_and_corrects_the_record(job, monkeypatch)
     assert job.decisions() == [("requeued", "none"), ("preempted", "none")]
 
 
+def test_the_next_start_names_what_accounting_did_not_know_yet(job, monkeypatch):
+    sacct = job.folder / "bin" / "sacct"
+    sacct.write_text("#!/bin/sh\necho '2026-01-31T12:00:00|PREEMPTED'\n")
+    sacct.chmod(0o755)
+    job.attempt(1, 75, 9, cause="requeued", action="none")
+    job.attempt(2, 0, 12)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert job.decide() == 0
+    assert job.decisions() == [("requeued", "none"), ("done", "none"), ("preempted", "none")]
+
+
 def test_without_accounting_nobody_waits_for_it(job, monkeypatch):
     monkeypatch.setattr(arbiter, "ACCOUNTING_LAG", (1000.0,))
     job.attempt(1, 75, 9)

@@ -95,12 +95,6 @@ def test_a_cancelled_job_stays_dead_also_within_its_grace():
     assert (decision.cause, decision.action) == (Cause.CANCELLED, Action.STOP)
 
 
-def test_accounting_names_the_preemption_that_the_controller_does_not():
-    decision = decide(situation(word=Word.REQUEUED, accounting="PREEMPTED"))
-    assert (decision.cause, decision.action) == (Cause.PREEMPTED, Action.NONE)
-    assert decision.evidence["accounting"] == "PREEMPTED"
-
-
 @pytest.mark.parametrize(("used", "action"), [(1, Action.REQUEUE), (2, Action.STOP)])
 def test_a_budget_turns_a_requeue_into_a_stop(used, action):
     decision = decide(situation(budgets={"preempted": 2}, used={"preempted": used}))
