@@ -191,12 +191,7 @@ def _run(layout: Layout, flags: argparse.Namespace) -> int:
     account = _running(layout, flags)
     if os.geteuid() != account.pw_uid:
         _need_root()
-        with _locked(layout):
-            notes = [
-                workspace.clone(layout, account, work_tree=flags.work_tree),
-                workspace.environment(layout, account),
-            ]
-        for note in filter(None, notes):
+        for note in filter(None, _workspace(layout, account, flags)):
             print(f"testcluster: {note}", file=sys.stderr)
     try:
         user.replace(layout, account, flags.command, flags.chdir or layout.project)
