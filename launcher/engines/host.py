@@ -4,6 +4,7 @@ No container: isolation is a clean environment by allow-list, no home directory,
 from the store."""
 
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -76,10 +77,12 @@ def command(
     `mounts` need nothing here: without a container every path is visible."""
     del mounts
     folder = _folder(store, pin)
-    home = Path(tempfile.gettempdir()) / "samebits-no-home"
     clean = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(home),
+        # Not the user's: what lies there is on no other machine. One per user, since what a library puts there is the user's own.
+        "HOME": str(Path(tempfile.gettempdir()) / f"samebits-home-{os.getuid()}"),
+        # A cache of weights is safe to share, they are pinned by revision; without it each node would fetch them anew.
+        "HF_HOME": str(Path.home() / ".cache" / "huggingface"),
         "LANG": "C.UTF-8",
         "TMPDIR": tempfile.gettempdir(),
         "PYTHONPATH": str(folder),
