@@ -42,6 +42,15 @@ def publish_json(path: Path, value: Any, mode: int = 0o644) -> None:
     publish(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(), mode)
 
 
+def write_all(handle: int, data: bytes) -> None:
+    """Write every byte: a nearly full disk takes a part without an error, and says so only when asked for the rest.
+
+    Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON object as a line, in a single write on a descriptor opened for appending: lines never interleave.
 
@@ -52,7 +61,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             data = b"\n" + data
-        os.write(handle, data)
+        write_all(handle, data)
     finally:
         os.close(handle)
 

@@ -130,7 +130,8 @@ class Keeper:
         """Save where the state is at rest, and say how long it took. Raises Failed when it cannot be saved."""
         self._save_or_fail(f"asked to stop by {stop.signal}")
         seconds = round(time.monotonic() - stop.since, 3)
-        self._event(Event.SAVED, checkpoint=self.file, seconds=seconds)
+        with suppress(OSError):  # the checkpoint stands: a disk that it filled must not make a crash of it
+            self._event(Event.SAVED, checkpoint=self.file, seconds=seconds)
         self.say(
             f"{stop.signal}: {self._standing()}, {seconds:.2f} s after the signal; the same command goes on from there"
         )

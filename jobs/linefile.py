@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import FULL, Fenced
-from jobs.files import sync_folder
+from jobs.files import sync_folder, write_all
 
 _CHUNK: Final = 1 << 20
 
@@ -99,7 +99,7 @@ def _reopen(path: Path, size: int) -> tuple[int, "hashlib._Hash"]:
             with path.open("rb") as old:
                 while data := old.read(min(_CHUNK, size - old.tell())):
                     digest.update(data)
-                    os.write(handle, data)
+                    write_all(handle, data)
         os.fsync(handle)
         temporary.replace(path)
     except BaseException:

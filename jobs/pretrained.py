@@ -46,6 +46,11 @@ def verify(folder: Path, shown: str, hashes: dict[str, str]) -> None:
         for path in sorted(folder.iterdir())
         if path.suffix in READ and path.name not in hashes and path.is_file()
     ]
+    if (folder / "adapter_config.json").exists():
+        mistakes.append(
+            f"model.pretrained.path: {shown} holds an adapter, whose base would be loaded from somewhere that nobody pinned. "
+            "Merge it into its base, and give that"
+        )
     if mistakes:
         raise Refused("\n".join(mistakes))
 

@@ -40,7 +40,8 @@ class Tree:
     def seeds(self) -> list[int]:
         """Seeds that have a specification, in ascending order."""
         found = (self.root / "artifacts").glob("seed-*/run.json")
-        return sorted(int(path.parent.name.removeprefix("seed-")) for path in found)
+        numbers = (path.parent.name.removeprefix("seed-") for path in found)
+        return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from launcher.config.load import Loaded, load
 from launcher.engines import engine
 from launcher.errors import ExitCode, LaunchError, fail
 from launcher.experiments import experiments_folder
-from launcher.plan import Flags, Plan
+from launcher.plan import Flags, Plan, Source
 from launcher.planning import make_plan
 from launcher.site import load_site
 
@@ -58,6 +58,7 @@ def plan_for(config: Path, flags: Flags) -> Plan:
     site = load_site(flags.site, repository)
     experiments = experiments_folder(flags.experiments, site, repository)
     code = source.read_source(config, allow_dirty=flags.allow_dirty, experiments=experiments)
+    _check_committed(loaded, code)
     inputs.check_inputs(loaded, repository)
     lock = source.read_file(code, loaded.experiment.image.lock)
     if lock is None:
@@ -70,6 +71,21 @@ def plan_for(config: Path, flags: Flags) -> Plan:
     )
     tree.check(plan, there)
     return plan
+
+
+def _check_committed(loaded: Loaded, code: Source) -> None:
+    """R16: what was read is what is committed. git can be told not to look at a file, and a file can change after it was read."""
+    real = loaded.file.resolve()
+    if not real.is_relative_to(code.repository):
+        hint = f"Copy it into the repository: {code.repository}"
+        raise fail(ExitCode.SOURCE, "The config lies outside of the repository.", where=str(real), hint=hint)
+    path = str(real.relative_to(code.repository))
+    committed = source.read_file(code, path)
+    if committed is None or committed.decode("utf-8-sig", errors="replace") != loaded.text:
+        hint = (
+            f"Commit it: git update-index --no-assume-unchanged {shlex.quote(path)} && git commit {shlex.quote(path)}"
+        )
+        raise fail(ExitCode.SOURCE, "The config is not the one that is committed.", where=path, hint=hint)
 
 
 def _launched(loaded: Loaded) -> Mapping[str, str]:

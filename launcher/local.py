@@ -160,6 +160,7 @@ def _signal(running: list[Child], number: int) -> None:
 CAUSES: Final[Mapping[int, Cause]] = {
     Exit.DONE: Cause.DONE,
     Exit.SAVED: Cause.INTERRUPTED,
+    -signal.SIGTERM: Cause.INTERRUPTED,
     Exit.FENCED: Cause.FENCED,
     Exit.REFUSED: Cause.REFUSED,
 }
@@ -197,4 +198,6 @@ def _verdict(tree: Tree, codes: Mapping[int, int], *, stopped: bool) -> int:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
         for line in lines[-LAST_LINES:]:
             print(f"    {line}", file=sys.stderr)
-    return ExitCode.RUN if broken else ExitCode.OK
+    if broken:
+        return ExitCode.RUN
+    return ExitCode.OK if all(code == Exit.DONE for code in codes.values()) else ExitCode.SAVED

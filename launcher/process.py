@@ -34,6 +34,12 @@ class Result:
         return "\n".join(lines)
 
 
+def _environment() -> dict[str, str]:
+    """This process's, without what changes the answers of squeue, sacct and sinfo: SQUEUE_PARTITION in a user's shell would make
+    running jobs unknown."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SINFO_"))}
+
+
 class ProgramMissingError(LaunchError):
     """The program is not on PATH."""
 
@@ -55,7 +61,7 @@ def run(
         done = subprocess.run(
             list(argv),
             cwd=cwd,
-            env={**os.environ, **env} if env is not None else None,
+            env={**_environment(), **(env or {})},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

@@ -6,10 +6,11 @@ import ctypes
 import json
 import os
 import platform
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final
@@ -22,6 +23,7 @@ from launcher.errors import LaunchError, Problem
 from launcher.placement import Placement
 
 PR_SET_PDEATHSIG: Final = 1
+POLL_SECONDS: Final = 0.2
 SLURM_VARIABLES: Final = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -40,6 +42,8 @@ def start(specification: str, placement: str) -> int:
     """Run one attempt to its end and return its exit code (`jobs.contract.Exit`; negative: killed by that signal).
 
     Returns at once for a run that is done: a Slurm that starts a finished job again finds nothing to do."""
+    # Held back until there is a run to pass them on to: one that came before would end the task, or be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     path = Path(specification)
     run = RunDir.of_specification(path)
     if run.done.exists():
@@ -50,11 +54,16 @@ def start(specification: str, placement: str) -> int:
     append_line(run.events, _started(attempt))
     with run.attempt_log(attempt).open("ab", buffering=0) as log:
         code = _attempt(path, run, place, attempt, log)
-    append_line(
-        run.events,
-        {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)},
-    )
+    _record(run, {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)})
     return code
+
+
+def _record(run: RunDir, line: dict[str, Any]) -> None:
+    """An event. A disk that does not take it must not end the run, which may be saving at this moment."""
+    try:
+        append_line(run.events, line)
+    except OSError as error:
+        print(f"event not written: {error}: {line}", file=sys.stderr, flush=True)
 
 
 def _started(attempt: int) -> dict[str, Any]:
@@ -123,12 +132,30 @@ def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> i
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     told = 0
     assert process.stdout is not None  # noqa: S101 - it was asked for
-    while block := process.stdout.read(1 << 16):
-        _say(log, block)
+    for block in _output(process):
+        if block:
+            _say(log, block)
         told = _tell(run, attempt, received, told)
     code = process.wait()
     _tell(run, attempt, received, told)
     return code
+
+
+def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+    """What a run writes, up to its end; empty when it was silent for a while. Its end, not that of the pipe: a helper that it left
+    behind may hold that open for ever."""
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    while True:
+        ended = process.poll() is not None
+        if select.select([process.stdout], [], [], 0 if ended else POLL_SECONDS)[0]:
+            block = process.stdout.read(1 << 16)
+            if not block:
+                return
+            yield block
+        elif ended:
+            return
+        else:
+            yield b""
 
 
 def _popen(command: Command) -> "subprocess.Popen[bytes]":
@@ -173,7 +200,7 @@ def _tell(run: RunDir, attempt: int, received: Sequence[int], told: int) -> int:
         number = received[position]
         if number not in received[:position]:
             name = signal.Signals(number).name
-            append_line(run.events, {"event": Event.SIGNALLED, "attempt": attempt, "time": now(), "signal": name})
+            _record(run, {"event": Event.SIGNALLED, "attempt": attempt, "time": now(), "signal": name})
     return len(received)
 
 

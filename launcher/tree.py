@@ -80,7 +80,7 @@ def check(plan: Plan, tree: Tree) -> None:
             continue
         if kept.get("config_sha256") != digest:
             problems.append(Problem("It was made from another config.yaml than the one that stands here.", str(path)))
-        elif problem := _other_code(plan, path, kept):
+        elif wanted.state != "done" and (problem := _other_code(plan, path, kept)):
             problems.append(problem)
     if problems:
         raise LaunchError(ExitCode.TREE, problems[:1] if len({p.what for p in problems}) == 1 else problems)

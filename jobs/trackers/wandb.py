@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import wandb
 
-from jobs import trackers
+from jobs import preemption, trackers
 from jobs.recipe import Specification, WandbTracking
 from jobs.rundir import RunDir, Tree
 
@@ -41,7 +41,21 @@ def start(tracking: WandbTracking, rundir: RunDir, specification: Specification)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         os.environ.setdefault(name, str(folder / "own"))  # a run has no home directory to put such things
-    run = wandb.init(
+    # Slurm signals every process of a step: wandb's own must not die before it has written what it was told.
+    with preemption.blocked():
+        run = _init(tracking, rundir, specification)
+    config = Tree(rundir.root).config
+    if config.exists():  # not where a run is started by hand from its specification alone
+        artifact = wandb.Artifact(f"{specification.experiment}-config", type="config")
+        artifact.add_file(str(config), policy="immutable")
+        run.log_artifact(artifact)
+    place = run.url if tracking.mode == "online" else f"offline, in {folder}; `wandb sync --append` sends it"
+    print(f"wandb: run {run.id}, {place}", flush=True)
+    return Run(run)
+
+
+def _init(tracking: WandbTracking, rundir: RunDir, specification: Specification) -> Any:
+    return wandb.init(
         project=tracking.project,
         entity=tracking.entity,
         mode=tracking.mode,
@@ -74,11 +88,3 @@ def start(tracking: WandbTracking, rundir: RunDir, specification: Specification)
             finish_timeout=FINISH_SECONDS,
         ),
     )
-    config = Tree(rundir.root).config
-    if config.exists():  # not where a run is started by hand from its specification alone
-        artifact = wandb.Artifact(f"{specification.experiment}-config", type="config")
-        artifact.add_file(str(config), policy="immutable")
-        run.log_artifact(artifact)
-    place = run.url if tracking.mode == "online" else f"offline, in {folder}; `wandb sync --append` sends it"
-    print(f"wandb: run {run.id}, {place}", flush=True)
-    return Run(run)

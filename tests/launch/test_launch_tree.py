@@ -77,8 +77,8 @@ def test_another_config_of_that_name(project: Project) -> None:
 
 
 def test_another_commit(project: Project) -> None:
-    """R24: code does not change under an experiment."""
-    project.launch("configs/x.yaml")
+    """R24: code does not change under an experiment that is not done."""
+    assert project.launch("configs/x.yaml", HF_ENDPOINT="break").returncode == ExitCode.RUN
     began = project.git("rev-parse", "HEAD").strip()
     (project.folder / "new.py").touch()
     project.git("add", "-A")
@@ -88,6 +88,27 @@ def test_another_commit(project: Project) -> None:
     assert f"git switch --detach {began}" in result.stderr
     project.git("switch", "-q", "--detach", began)
     assert project.launch("configs/x.yaml").returncode == ExitCode.OK
+
+
+def test_another_commit_when_all_is_done(project: Project) -> None:
+    """One repository holds many configs: a commit for another one is no reason to refuse what is finished."""
+    project.launch("configs/x.yaml")
+    (project.folder / "new.py").touch()
+    project.git("add", "-A")
+    project.git("commit", "-qm", "more")
+    result = project.launch("configs/x.yaml")
+    assert result.returncode == ExitCode.OK, result.stderr
+    assert "Nothing to do" in result.stdout
+
+
+def test_a_config_that_git_was_told_not_to_look_at(project: Project) -> None:
+    """R16: what runs is what is committed, also where no status shows the difference."""
+    project.git("update-index", "--assume-unchanged", "configs/x.yaml")
+    project.edit("lr: 1e-3", "lr: 1e-2", commit=False)
+    assert not project.git("status", "--porcelain")
+    result = project.launch("configs/x.yaml")
+    assert result.returncode == ExitCode.SOURCE
+    assert "not the one that is committed" in result.stderr
 
 
 def test_a_config_edited_in_the_tree(project: Project) -> None:
