@@ -223,11 +223,12 @@ def end_of_start(job: str, restarts: int) -> str | None:
     """How accounting names the end of that start of a job (0: the first): PREEMPTED, REQUEUED. None: it does not know yet; empty:
     there is no accounting."""
     try:
-        answer = run(["sacct", "-n", "-X", "-P", "--duplicates", "-j", job, "--format=Start,State"], timeout=5)
+        answer = run(["sacct", "-n", "-X", "-P", "--duplicates", "-j", job, "--format=End,State"], timeout=5)
     except LaunchError:
         return ""
     if not answer.ok:
         return ""
+    # by their ends: a start that was short may stand there without the time of its start
     lines = sorted(line.partition("|") for line in answer.stdout.splitlines() if line[:1].isdigit())
     left = [state.split()[0] for _, _, state in lines if state.startswith(("PREEMPTED", "REQUEUED"))]
     return left[restarts] if len(left) > restarts else None
