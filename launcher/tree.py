@@ -34,7 +34,9 @@ def frozen(tree: Tree) -> str | None:
     try:
         return tree.config.read_text(encoding="utf-8")
     except FileNotFoundError:
-        if tree.root.is_dir() and any(path.name not in _OURS for path in tree.root.iterdir()):
+        if tree.root.is_dir() and any(
+            path.name not in _OURS and not path.name.startswith(".") for path in tree.root.iterdir()
+        ):
             hint = "Take another name, or another folder with --experiments."
             raise fail(ExitCode.TREE, "This folder is not an experiment's.", where=str(tree.root), hint=hint) from None
         return None
@@ -43,7 +45,12 @@ def frozen(tree: Tree) -> str | None:
         raise fail(ExitCode.TREE, "This is not a folder.", where=str(tree.root), hint=hint) from None
 
 
-_OURS: Final = frozenset({"checkpoints", "logs", "metrics", "artifacts"})
+_OURS: Final = frozenset({"config.yaml", "checkpoints", "logs", "metrics", "artifacts"})
+
+
+def _is_foreign(name: str) -> bool:
+    """Another launcher may be at work in the folder right now: its temporary files, and the config that it just published, are ours."""
+    return name not in _OURS and not name.startswith(".")
 
 
 def pinned(run: RunDir) -> dict[str, Any] | None:

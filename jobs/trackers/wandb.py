@@ -41,7 +41,8 @@ def start(tracking: WandbTracking, rundir: RunDir, specification: Specification)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         os.environ.setdefault(name, str(folder / "own"))  # a run has no home directory to put such things
-    # Slurm signals every process of a step: wandb's own must not die before it has written what it was told.
+    # Slurm signals every process of a step. wandb's own inherits the blocked USR2, of which it would die; TERM it answers by
+    # ending: what it had not written by then stands in metrics.jsonl alone.
     with preemption.blocked():
         run = _init(tracking, rundir, specification)
     config = Tree(rundir.root).config
