@@ -189,7 +189,8 @@ def _shell(layout: Layout, flags: argparse.Namespace) -> int:
 
 def _run(layout: Layout, flags: argparse.Namespace) -> int:
     account = _running(layout, flags)
-    if os.geteuid() != account.pw_uid:
+    within = os.environ.get("SLURM_CONF") == str(layout.conf)  # in the user's own shell, where nothing has to be brought
+    if os.geteuid() != account.pw_uid or not (flags.keep or within):
         _need_root()
         for note in filter(None, _workspace(layout, account, flags)):
             print(f"testcluster: {note}", file=sys.stderr)

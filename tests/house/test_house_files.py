@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LONGEST = {"launcher": 310, "jobs": 310, "slurm": 310, "images": 310, "docs": 310, "tests": 480}
+LONGEST = {"launcher": 310, "jobs": 310, "slurm": 310, "images": 310, "docs": 310, "tests": 500}
 LONGEST_FUNCTION = 68
 # written in two parts, or this file would find itself
 PLACES = ("/wo" + "rk/", "/ro" + "ot/", "/opt/" + "pypi")
