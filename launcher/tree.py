@@ -49,7 +49,7 @@ _OURS: Final = frozenset({"config.yaml", "checkpoints", "logs", "metrics", "arti
 
 
 def _is_foreign(name: str) -> bool:
-    """Another launcher may be at work in the folder right now: its temporary files, and the config that it just published, are ours."""
+    """Another launcher may be at work in the folder right now: its temporary files, and the config it just published, are ours."""
     return name not in _OURS and not name.startswith(".")
 
 
