@@ -66,15 +66,15 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
                 daemons.stop(layout, options)
                 layout.options.unlink(missing_ok=True)
             raise
-    again = f"slurm/testcluster{root_flag(layout.root)}"
+    root = root_flag(layout.root)
     how = f"A four-node Slurm runs (ready in {time.monotonic() - began:.1f} s)" if not complete else "It runs already"
     print(f"""{how}. Partitions: gpu (preemptible, the default) and high (takes nodes from gpu). User: {account.pw_name}.
 
-    {again} run -- sinfo
-    {again} run -- launch configs/quickstart.yaml --partition gpu
-    {again} run -- launch status quickstart
-    {again} shell                 # as that user, in {layout.project}
-    {again} stop""")
+    slurm/testcluster run{root} -- sinfo
+    slurm/testcluster run{root} -- launch configs/quickstart.yaml --partition gpu
+    slurm/testcluster run{root} -- launch status quickstart
+    slurm/testcluster shell{root}                 # as that user, in {layout.project}
+    slurm/testcluster stop{root}""")
     for note in filter(None, notes):
         print(f"\nNote: {note}", file=sys.stderr)
     return 0
@@ -189,7 +189,8 @@ def _shell(layout: Layout, flags: argparse.Namespace) -> int:
 
 def _run(layout: Layout, flags: argparse.Namespace) -> int:
     account = _running(layout, flags)
-    within = os.environ.get("SLURM_CONF") == str(layout.conf)  # in the user's own shell, where nothing has to be brought
+    # in the user's own shell nothing has to be brought, and there may be no sudo
+    within = os.environ.get("SLURM_CONF") == str(layout.conf)
     if os.geteuid() != account.pw_uid or not (flags.keep or within):
         _need_root()
         for note in filter(None, _workspace(layout, account, flags)):
