@@ -105,7 +105,7 @@ def _record(plan: Plan, tree: Tree) -> Submission | None:
             if not seeds:
                 return None
             submission = Submission(
-                id=new_id(),
+                id=new_id(tree),
                 place="local",
                 state="submitted",
                 seeds=seeds,

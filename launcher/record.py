@@ -1,11 +1,12 @@
 """The record of a submission: written before anything is started, completed with the job id, found again after a crash."""
 
+import contextlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from jobs.files import publish_json
 from jobs.rundir import Tree
@@ -14,6 +15,9 @@ State = Literal["intent", "submitted", "failed", "cancelled"]
 
 COMMENT = "samebits:"
 """Begins the comment of a job on Slurm; the submission's id follows."""
+
+STAMP: Final = "%Y%m%d-%H%M%S-%f"
+"""The time in a submission's id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,16 @@ def _id_in(path: Path) -> str:
         return ""
 
 
-def new_id() -> str:
-    """`20260131-120000-1a2b`: sorts by time, safe in a path and in a Slurm comment."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def new_id(tree: Tree) -> str:
+    """`20260131-120000-000000-1a2b`: sorts after every submission that the tree has, safe in a path and in a Slurm comment.
+
+    Of one made on a machine whose clock is ahead, too: the order is that of the records, not that of the clocks."""
+    moment = datetime.now(UTC)
+    newest = max((path.parent.name for path in tree.submissions.glob("*/submission.json")), default="")
+    with contextlib.suppress(ValueError):
+        last = datetime.strptime(newest.rpartition("-")[0], STAMP).replace(tzinfo=UTC)
+        moment = max(moment, last + timedelta(microseconds=1))
+    return f"{moment:{STAMP}}-{secrets.token_hex(2)}"
 
 
 def submissions(tree: Tree) -> list[Submission]:

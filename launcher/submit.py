@@ -169,7 +169,7 @@ def _submit(plan: Plan, slurm: SlurmRequest, tree: Tree, say: Say) -> Submitted:
     for note in request.check(slurm, plan.tree):
         say(note)
     submission = Submission(
-        id=new_id(),
+        id=new_id(tree),
         place="slurm",
         state="intent",
         seeds=seeds,

@@ -13,7 +13,7 @@ from jobs.contract import Event
 from jobs.files import append_line, publish_json
 from jobs.rundir import Tree
 from launcher.cluster import Answer, JobStatus
-from launcher.record import Submission
+from launcher.record import Submission, new_id, submissions
 from launcher.runstate import Record, State, is_alive, judge
 
 LONG_AGO = "2026-01-31T12:00:00.000Z"
@@ -234,3 +234,15 @@ def test_a_torn_record_is_no_record(tree):
     path = tree.run(0).submission
     path.write_text(json.dumps({"id": "a"})[:-3])
     assert Record.read(tree.run(0)) is None
+
+
+def test_submissions_of_one_moment_keep_their_order_and_a_clock_that_is_behind_changes_nothing(tmp_path):
+    tree = Tree(tmp_path / "many")
+    made = []
+    for _ in range(50):
+        made.append(new_id(tree))
+        Submission(made[-1], "slurm", "intent", (0,), None, None, "gpu", "h", 1, "t").write(tree)
+    assert [each.id for each in submissions(tree)] == made
+    ahead = "29991231-235959-999999-0000"
+    Submission(ahead, "slurm", "intent", (0,), None, None, "gpu", "elsewhere", 1, "t").write(tree)
+    assert new_id(tree) > ahead

@@ -76,4 +76,10 @@ def stamp():
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = 1
+    try:
+        code = main(Path(sys.argv[1]))
+    finally:
+        # Python gives signals back their deadly default before it is gone; the task passes on what the step got, a moment later
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT})
+    sys.exit(code)
