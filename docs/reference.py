@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from launcher.config.jsonschema import schema, schema_text, tidy
-from launcher.site import Profile
+from launcher.profile import Profile
 
 DOCS: Final = Path(__file__).parent
 BEGIN: Final = "<!-- keys: made by docs/reference.py -->\n"

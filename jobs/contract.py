@@ -86,13 +86,21 @@ class ImagePin:
     engine: str
     """`host`, `docker` or `apptainer`."""
     environment: str
-    """``sha256:`` of the environment. For `host`: of requirements.lock, which the installed packages must equal."""
+    """``sha256:`` of the environment. For `host`: of requirements.lock, which the installed packages must equal. For `docker`: the
+    id of the environment's image. For `apptainer`: of the SIF file."""
     code: str
     """``git-tree:`` and the hash of the commit's tree."""
     python: str
     """The interpreter's version, ``3.11.2``."""
     base: str | None = None
     """``name@sha256:`` of the base image. None for `host`."""
+    layer: str | None = None
+    """``sha256:`` of what brings the code. For `docker`: the id of the image that is run, the environment's with the code on top.
+    For `apptainer`: of the squashfs file. None for `host`, where the tree's own hash is compared."""
+    manifest: str | None = None
+    """``registry/name@sha256:`` by which a node pulls what is run. None where it was pushed nowhere."""
+    key: str | None = None
+    """Hash of what the environment is made from (`ImageRequest.key`). None for `host`."""
 
 
 TIMING_FIELDS: Final = frozenset(

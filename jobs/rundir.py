@@ -1,5 +1,6 @@
 """The paths of the experiment tree (R22), and nothing else: both halves find every file of a run through this module."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class RunDir:
     @property
     def name(self) -> str:
         return self.root.name
+
+    @property
+    def id(self) -> str:
+        """Names this run among all of a machine, of all users and trees: safe in the name of a container or a process."""
+        place = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
+        return f"{self.name}-seed-{self.seed}-{place}"
 
     def _part(self, part: str) -> Path:
         return self.root / part / f"seed-{self.seed}"

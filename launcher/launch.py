@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.files import now
 from jobs.rundir import Tree
-from launcher import __version__, inputs, show, source, tree
+from launcher import __version__, image, inputs, show, source, tree
 from launcher.config.load import Loaded, load
 from launcher.engines import engine
 from launcher.errors import ExitCode, LaunchError, fail
@@ -42,7 +42,7 @@ def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bo
 
         # Before anything is written: a name is not to be taken by a launch that could never have been submitted.
         request.check(plan.slurm, plan.tree)
-    pin = engine(plan.image.engine).ensure(plan.image, plan.store, print)
+    pin = engine(plan.image.engine).ensure(plan.image, plan.workshop, print)
     opened = tree.open_tree(plan, pin)
     if not plan.todo:
         print(show.finished(opened, [run.seed for run in plan.runs]))
@@ -60,14 +60,11 @@ def plan_for(config: Path, flags: Flags) -> Plan:
     code = source.read_source(config, allow_dirty=flags.allow_dirty, experiments=experiments)
     _check_committed(loaded, code)
     inputs.check_inputs(loaded, repository)
-    lock = source.read_file(code, loaded.experiment.image.lock)
-    if lock is None:
-        hint = "Every package is pinned there (R10): make lock, then commit it."
-        raise fail(ExitCode.IMAGE, "The commit has no such lock.", where=loaded.experiment.image.lock, hint=hint)
+    wanted = image.request(loaded.experiment.image, code)
     there = Tree(experiments / loaded.experiment.name)
     states = {seed: tree.state_of(there.run(seed)) for seed in loaded.experiment.seeds}
     plan = make_plan(
-        loaded, code, site, flags, experiments=experiments, lock=lock, states=states, launched=_launched(loaded)
+        loaded, code, site, flags, experiments=experiments, image=wanted, states=states, launched=_launched(loaded)
     )
     tree.check(plan, there)
     return plan

@@ -120,7 +120,8 @@ def _record(plan: Plan, tree: Tree) -> Submission | None:
             folder.mkdir(parents=True)
             Placement(
                 submission=submission.id,
-                store=str(plan.store),
+                node=plan.node.as_json(),
+                network=plan.network,
                 environment=plan.environment,
                 mounts=dict(plan.mounts),
                 site="",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.files import publish_json
 
@@ -14,8 +15,10 @@ class Placement:
 
     submission: str
     """The submission's id."""
-    store: str
-    """The content-addressed folder with images and code."""
+    node: Mapping[str, Any]
+    """`launcher.engines.NodeOptions`: where the images are, and how this site runs them."""
+    network: str
+    """`none` or `host`: what a run in a container sees of the network."""
     environment: tuple[str, ...]
     """Names of variables that reach the run, if set on the node. Values are never written down."""
     mounts: Mapping[str, str]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.contract import Cause, ImagePin
-from launcher.engines import ImageRequest
+from launcher.engines import ImageRequest, NodeOptions, Workshop
 
 BUDGETS: Final[Mapping[str, int]] = {Cause.PREEMPTED: 1000, Cause.TIME_LIMIT: 100, Cause.NODE_FAILURE: 5}
 """How often one submission is requeued where the site says nothing. Preemption is nobody's fault: a large number."""
@@ -102,6 +102,12 @@ class Plan:
     store: Path
     source: Source
     image: ImageRequest
+    workshop: Workshop
+    """How the image is made, if it must be."""
+    node: NodeOptions
+    """How it is run."""
+    network: str
+    """`none` or `host`: what a run in a container sees of the network."""
     pin: ImagePin | None
     """None where the engine knows it only after building."""
     runs: tuple[RunPlan, ...]

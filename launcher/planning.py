@@ -30,22 +30,14 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
     flags: Flags,
     *,
     experiments: Path,
-    lock: bytes,
+    image: ImageRequest,
     states: Mapping[int, str],
     launched: Mapping[str, str],
 ) -> Plan:
-    """The plan. `states` are the seeds' states before this launch, `lock` the bytes of the commit's lock, `launched` what is
+    """The plan. `states` are the seeds' states before this launch, `image` what its image is made of, `launched` what is
     recorded of the launcher. Raises LaunchError (CLUSTER) where site and flags leave open where to run."""
     experiment = loaded.experiment
-    request = ImageRequest(
-        engine=experiment.image.engine,
-        repository=source.repository,
-        commit=source.commit,
-        code_tree=source.code_tree,
-        lock=experiment.image.lock,
-        lock_sha256=hashlib.sha256(lock).hexdigest(),
-    )
-    pin = engine(request.engine).pin(request)
+    pin = engine(image.engine).pin(image, site.store)
     digest = hashlib.sha256(loaded.resolved.encode()).hexdigest()
     runs = tuple(
         RunPlan(seed, states[seed], _specification(experiment, seed, source, pin, digest, launched))
@@ -60,7 +52,10 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         tree=experiments / experiment.name,
         store=site.store,
         source=source,
-        image=request,
+        image=image,
+        workshop=site.workshop(),
+        node=site.node(),
+        network=experiment.image.network,
         pin=pin,
         runs=runs,
         environment=tuple(site.environment),

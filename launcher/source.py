@@ -1,6 +1,7 @@
 """The code as git knows it: the commit, what is not committed, and the exact bytes of a tree. The one door to git."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -203,3 +204,10 @@ def _plain_words(place: Path) -> Iterator[None]:
             hint = f"If you trust it: git config --global --add safe.directory {_quoted(str(top))}"
             raise fail(ExitCode.SOURCE, "The repository belongs to another user.", where=str(top), hint=hint) from error
         raise fail(ExitCode.SOURCE, "git failed.", where=str(place), evidence=f"{error.command}\n{words}") from error
+
+
+def origin(repository: Path) -> str | None:
+    """Where the repository was cloned from, without user and password; None where it was not."""
+    with _plain_words(repository):
+        url = _repo(repository).git.config("--get", "remote.origin.url", with_exceptions=False)
+    return re.sub(r"^(\w+://)[^/@]*@", r"\1", url) or None

@@ -191,7 +191,8 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str) -> Placement:
     """What the task and the arbiter need to know on the node."""
     return Placement(
         submission=submission,
-        store=str(plan.store),
+        node=plan.node.as_json(),
+        network=plan.network,
         environment=plan.environment,
         mounts=dict(plan.mounts),
         site=slurm.site,

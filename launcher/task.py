@@ -18,7 +18,8 @@ from typing import IO, Any, Final
 from jobs.contract import ATTEMPT_VARIABLE, STOP_SIGNALS, Event, Exit, ImagePin
 from jobs.files import append_line, now, read_lines
 from jobs.rundir import RunDir
-from launcher.engines import Command, engine
+from launcher.allocation import allocation
+from launcher.engines import Command, NodeOptions, Start, engine
 from launcher.errors import LaunchError, Problem
 from launcher.placement import Placement
 
@@ -89,22 +90,27 @@ def _last_step(run: RunDir) -> int | None:
 
 def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[bytes]) -> int:
     pin = ImagePin(**json.loads(path.read_text(encoding="utf-8"))["image"])
-    image, store = engine(pin.engine), Path(place.store)
+    image, node = engine(pin.engine), NodeOptions.from_json(place.node)
     try:
-        problems = image.verify(pin, store)
+        problems = image.verify(pin, node)
     except (OSError, LaunchError) as error:
         problems = [Problem(f"The image cannot be checked: {error}.")]
     if problems:
         text = "".join(f"refused: {problem}\n" for problem in problems)
         _say(log, text.encode())
         return Exit.REFUSED
-    image.clean(f"{run.name}-seed-{run.seed}")
+    image.clean(run.id)
     given = {name: os.environ[name] for name in (*place.environment, *SLURM_VARIABLES) if name in os.environ}
-    mounts = {Path(folder): mode for folder, mode in place.mounts.items()}
-    command = image.command(
-        pin, store, ("-m", "jobs", str(path)), {**given, ATTEMPT_VARIABLE: str(attempt)}, {run.root: "rw", **mounts}
+    begin = Start(
+        run_id=run.id,
+        attempt=attempt,
+        arguments=("-m", "jobs", str(path)),
+        env={**given, ATTEMPT_VARIABLE: str(attempt)},
+        mounts={run.root: "rw", **{Path(folder): mode for folder, mode in place.mounts.items()}},
+        network=place.network,
+        allocation=allocation(os.environ),
     )
-    return _supervise(command, run, attempt, log)
+    return _supervise(image.command(pin, node, begin), run, attempt, log)
 
 
 def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> int:

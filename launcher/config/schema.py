@@ -82,6 +82,21 @@ def check_relative(path: str) -> str:
     return path
 
 
+def check_base(reference: str) -> str:
+    """R26: a tag names another image tomorrow."""
+    name, at, digest = reference.partition("@")
+    if not re.fullmatch(r"[a-z0-9][A-Za-z0-9._:/-]*", name, re.ASCII) or "\n" in reference:
+        raise ValueError("is not the name of an image, `name@sha256:...`")
+    if not at:
+        what = "names a tag, which can be another image tomorrow" if ":" in name.rpartition("/")[2] else "has no digest"
+        hint = f"docker pull {name} && docker inspect --format '{{{{index .RepoDigests 0}}}}' {name}"
+        raise ValueError(f"{what}; write name@sha256:... It is shown by: {hint}")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest, re.ASCII):
+        raise ValueError("has a digest that is not sha256: and 64 hexadecimal digits")
+    return reference
+
+
+Base = Annotated[str, AfterValidator(check_base)]
 Name = Annotated[str, AfterValidator(check_name), WithJsonSchema({"type": "string", "pattern": NAME})]
 Clock = Annotated[str, AfterValidator(check_clock), WithJsonSchema({"type": "string", "pattern": CLOCK})]
 Memory = Annotated[str, AfterValidator(check_memory), WithJsonSchema({"type": "string", "pattern": MEMORY})]
@@ -110,10 +125,26 @@ Seeds = Annotated[
 class Image(Section):
     """What the runs execute in, pinned by content."""
 
-    engine: Literal["host"] = "host"
-    """host: the locked virtual environment of this project, compared with the lock before anything starts."""
+    engine: Literal["host", "docker", "apptainer"] = "host"
+    """host: the locked virtual environment of this project, compared with the lock before anything starts. docker, apptainer: an
+    image of the commit, its environment built from a base, a recipe and the lock, the commit's files as a layer of their own."""
     lock: RelativePath = "requirements.lock"
     """The lock of that environment, in the repository: every package `==`, with hashes."""
+    cuda_lock: RelativePath | None = "images/requirements-cuda.lock"
+    """CUDA's own wheels: installed into images whose torch is built for CUDA. Left out where the commit has no such file."""
+    build: Literal["dockerfile", "definition"] | None = None
+    """What an image is built by. null: what the engine builds by itself, docker by the Dockerfile, apptainer by the definition.
+    apptainer with dockerfile: the Docker image, turned into a SIF."""
+    dockerfile: RelativePath = "images/Dockerfile"
+    """The Dockerfile of the environment, in the repository. Its context is itself, the locks and `files`; never the work tree."""
+    definition: RelativePath = "images/apptainer.def"
+    """The Apptainer definition of the environment, in the repository."""
+    base: Base | None = None
+    """The image that the environment starts from, `name@sha256:...`. null: the one that the recipe names."""
+    files: list[RelativePath] = Field(default_factory=list)
+    """Further files of the repository that the recipe copies into the environment."""
+    network: Literal["none", "host"] = "none"
+    """What a run in a container sees of the network. wandb online and models from a hub need host."""
 
 
 class Cluster(Section):
@@ -173,6 +204,8 @@ def conflicts(experiment: Experiment) -> Iterator[Mistake]:
         yield Mistake(("cluster", "nodes"), f"is {cluster.nodes}; a run uses one node for now.", "Write 1.")
     if cluster.gpus > 1:
         yield Mistake(("cluster", "gpus"), f"is {cluster.gpus}; a run uses one GPU for now.", "Write 1.")
+    if experiment.image.engine == "docker" and experiment.image.build == "definition":
+        yield Mistake(("image", "build"), "is definition, which only Apptainer builds.", "Write dockerfile.")
     if experiment.data.tokenizer == "pretrained" and experiment.model.pretrained is None:
         yield Mistake(
             ("data", "tokenizer"),

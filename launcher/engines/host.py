@@ -6,17 +6,16 @@ from the store."""
 import hashlib
 import os
 import platform
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jobs.contract import ImagePin
 from launcher import lock
-from launcher.engines import Command, ImageRequest, Say
+from launcher.engines import Command, ImageRequest, NodeOptions, Say, Start, Workshop
 from launcher.errors import ExitCode, LaunchError, Problem, fail
 from launcher.gittree import tree_hash
+from launcher.store import code_folder, lock_path, publish_folder
 
 PREFIX = "git-tree:"
 
@@ -28,7 +27,8 @@ def health() -> list[Problem]:
     return []
 
 
-def pin(request: ImageRequest) -> ImagePin:
+def pin(request: ImageRequest, store: Path) -> ImagePin:
+    del store
     return ImagePin(
         engine="host",
         environment=f"sha256:{request.lock_sha256}",
@@ -37,7 +37,7 @@ def pin(request: ImageRequest) -> ImagePin:
     )
 
 
-def ensure(request: ImageRequest, store: Path, say: Say) -> ImagePin:
+def ensure(request: ImageRequest, workshop: Workshop, say: Say) -> ImagePin:
     """Compare the environment with the commit's lock, and put the code and the lock into the store. Raises LaunchError."""
     from launcher.plan import Source
     from launcher.source import export, read_file
@@ -48,10 +48,11 @@ def ensure(request: ImageRequest, store: Path, say: Say) -> ImagePin:
         raise fail(ExitCode.IMAGE, "The commit's lock is not the one that was planned with.", where=request.lock)
     if problems := _environment(text.decode(errors="replace"), request.lock):
         raise LaunchError(ExitCode.IMAGE, problems)
-    wanted = pin(request)
+    store = workshop.store
+    wanted = pin(request, store)
     folder = _folder(store, wanted)
     if not folder.exists():
-        _publish(folder, lambda scratch: export(request.repository, request.code_tree, scratch))
+        publish_folder(store, folder, lambda scratch: export(request.repository, request.code_tree, scratch))
         say(f"code of {request.commit[:10]} -> {folder}")
     locks = _lock(store, wanted)
     if not locks.exists():
@@ -59,24 +60,21 @@ def ensure(request: ImageRequest, store: Path, say: Say) -> ImagePin:
 
         locks.parent.mkdir(parents=True, exist_ok=True)
         publish(locks, text, 0o444)
-    if problems := verify(wanted, store):
+    if problems := [*_verify_code(wanted, store), *_verify_environment(wanted, store)]:
         raise LaunchError(ExitCode.IMAGE, problems)
     return wanted
 
 
-def verify(pin: ImagePin, store: Path) -> list[Problem]:
+def verify(pin: ImagePin, node: NodeOptions) -> list[Problem]:
     """Recompute both digests from what is there: the hash of the code's tree, and the lock against what is installed."""
-    return [*_verify_code(pin, store), *_verify_environment(pin, store)]
+    return [*_verify_code(pin, node.store), *_verify_environment(pin, node.store)]
 
 
-def command(
-    pin: ImagePin, store: Path, arguments: Sequence[str], env: Mapping[str, str], mounts: Mapping[Path, str]
-) -> Command:
+def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
     """The interpreter of the environment, with the code folder first and nothing else of this user's on its path.
 
-    `mounts` need nothing here: without a container every path is visible."""
-    del mounts
-    folder = _folder(store, pin)
+    Mounts, network and allocation need nothing here: without a container every path is visible, and Slurm's own limits act."""
+    folder = _folder(node.store, pin)
     clean = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         # Not the user's: what lies there is on no other machine. One per user, since what a library puts there is the user's own.
@@ -92,7 +90,7 @@ def command(
         # The code is read-only and its hash is compared: compiled files may not lie in it.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    return Command((sys.executable, *arguments), {**clean, **env}, folder)
+    return Command((sys.executable, *start.arguments), {**clean, **start.env}, folder)
 
 
 def clean(run_id: str) -> None:
@@ -140,30 +138,8 @@ def _verify_environment(pin: ImagePin, store: Path) -> list[Problem]:
 
 
 def _folder(store: Path, pin: ImagePin) -> Path:
-    return store / "code" / pin.code.removeprefix(PREFIX)
+    return code_folder(store, pin.code.removeprefix(PREFIX))
 
 
 def _lock(store: Path, pin: ImagePin) -> Path:
-    return store / "locks" / f"{pin.environment.removeprefix('sha256:')}.lock"
-
-
-def _publish(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder that is there whole, or not at all: filled under another name, read-only, renamed. Under a lock that looks
-    again, so that launchers that come at once do the work once."""
-    from filelock import FileLock
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if folder.exists():
-            return
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            fill(scratch)
-            for path in scratch.rglob("*"):
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode & 0o555 if path.is_file() else 0o755)
-            scratch.chmod(0o755)
-            scratch.rename(folder)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+    return lock_path(store, pin.environment.removeprefix("sha256:"))

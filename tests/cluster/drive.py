@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.files import publish_json
 from jobs.rundir import Tree
-from launcher.engines import ImageRequest, host
+from launcher.engines import ImageRequest, NodeOptions, Workshop, host
 from launcher.errors import LaunchError
 from launcher.plan import Plan, RunPlan, SlurmRequest, Source
 from launcher.process import check, run
@@ -48,7 +48,8 @@ def plan(request):
     lock = (repository / "requirements.lock").read_bytes()
     image = ImageRequest("host", repository, commit, tree, "requirements.lock", hashlib.sha256(lock).hexdigest())
     store = repository.parent / "store"
-    pin = host.ensure(image, store, lambda line: print(line, file=sys.stderr))
+    workshop, node = Workshop(store), NodeOptions(store)
+    pin = host.ensure(image, workshop, lambda line: print(line, file=sys.stderr))
     root = repository.parent / "experiments" / request["name"]
     runs = []
     for seed in request["seeds"]:
@@ -69,7 +70,25 @@ def plan(request):
         Tree(root).config.write_text("")
     slurm = SlurmRequest(job_name=request["name"], **{**DEFAULTS, **request.get("slurm", {})})
     source = Source(repository, commit, tree, None, ())
-    return Plan(request["name"], Path("none"), "", root, store, source, image, pin, tuple(runs), (), {}, 1, slurm, ())
+    return Plan(
+        request["name"],
+        Path("none"),
+        "",
+        root,
+        store,
+        source,
+        image,
+        workshop,
+        node,
+        "none",
+        pin,
+        tuple(runs),
+        (),
+        {},
+        1,
+        slurm,
+        (),
+    )
 
 
 def main(request):

@@ -63,7 +63,7 @@ CASES = {
     "no time": (changed("time: 01:30:00", "time: 00:00:00"), ["Slurm takes for no limit"]),
     "lock outside": (VALID + "image: {lock: ../requirements.lock}\n", ["image.lock: ", "not a path inside the repo"]),
     "absolute lock": (VALID + "image: {lock: /etc/passwd}\n", ["image.lock: ", "not a path inside the repo"]),
-    "engine of later": (VALID + "image: {engine: docker}\n", ['is the text "docker"; it must be host.']),
+    "engine of later": (VALID + "image: {engine: podman}\n", ['is the text "docker"; it must be host.']),
     # keys
     "typo": (changed(LR, "optimizer: {lr: 1, weigth_decay: 1}"), ["weigth_decay: unknown", "mean `weight_decay`?"]),
     "key of another section": (changed(EPOCHS, f"{EPOCHS}\n  lr: 1"), ["It belongs under `training.optimizer`."]),

@@ -16,7 +16,7 @@ from launcher.config.load import load
 from launcher.config.mistake import dotted
 from launcher.config.schema import Experiment
 from launcher.errors import LaunchError
-from launcher.site import Profile
+from launcher.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))

@@ -8,7 +8,8 @@ from config_samples import snapshot, written
 from jobs.contract import Cause
 from launcher.cli.boundary import guarded
 from launcher.errors import ExitCode, LaunchError
-from launcher.site import OURS, PASSED_ON, load_site
+from launcher.profile import OURS, PASSED_ON
+from launcher.site import load_site
 
 ROOT = Path(__file__).parents[2]
 

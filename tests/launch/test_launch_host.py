@@ -7,7 +7,7 @@ from pathlib import Path
 from project import Project, make_project
 
 from jobs.contract import ImagePin
-from launcher.engines import host
+from launcher.engines import NodeOptions, host
 
 SHOW = """
 import json, os, site, sys, pathlib
@@ -62,11 +62,11 @@ def test_a_users_own_cache_of_weights_counts_more(tmp_path: Path) -> None:
 
 def test_a_missing_code_folder_is_named(tmp_path: Path) -> None:
     pin = ImagePin("host", "sha256:" + "0" * 64, "git-tree:" + "1" * 40, sys.version.split()[0])
-    said = [str(problem) for problem in host.verify(pin, tmp_path)]
+    said = [str(problem) for problem in host.verify(pin, NodeOptions(tmp_path))]
     assert any("The code is not in the store" in line for line in said)
     assert any("The lock cannot be read" in line for line in said)
 
 
 def test_another_python_is_refused(tmp_path: Path) -> None:
     pin = ImagePin("host", "sha256:" + "0" * 64, "git-tree:" + "1" * 40, "3.9.1")
-    assert any("pinned to 3.9.1" in str(problem) for problem in host.verify(pin, tmp_path))
+    assert any("pinned to 3.9.1" in str(problem) for problem in host.verify(pin, NodeOptions(tmp_path)))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.engines import ImageRequest
+from launcher.engines import ImageRequest, NodeOptions, Workshop
 from launcher.plan import Plan, RunPlan, SlurmRequest, Source
 
 
@@ -37,6 +37,9 @@ def make_plan(tmp_path):
             store=root / "store",
             source=Source(root, "0" * 40, "1" * 40, None, ()),
             image=ImageRequest("host", root, "0" * 40, "1" * 40, "requirements.lock", "2" * 64),
+            workshop=Workshop(root / "store"),
+            node=NodeOptions(root / "store"),
+            network="none",
             pin=None,
             runs=tuple(RunPlan(seed, "new", "{}") for seed in seeds),
             environment=(),

@@ -54,7 +54,7 @@ class Job:
         monkeypatch.setattr(arbiter.signal, "signal", lambda *_: None)
 
     def budgets(self, budgets):
-        Placement("a", "/store", (), {}, "default", "requeue", budgets, 60).write(self.placement)
+        Placement("a", {}, "none", (), {}, "default", "requeue", budgets, 60).write(self.placement)
 
     def scontrol(self, **answers):
         plan, calls, events = self.folder / "plan", self.folder / "calls", self.run.events
