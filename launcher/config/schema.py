@@ -89,8 +89,8 @@ def check_base(reference: str) -> str:
         raise ValueError("is not the name of an image, `name@sha256:...`")
     if not at:
         what = "names a tag, which can be another image tomorrow" if ":" in name.rpartition("/")[2] else "has no digest"
-        hint = f"docker pull {name} && docker inspect --format '{{{{index .RepoDigests 0}}}}' {name}"
-        raise ValueError(f"{what}; write name@sha256:... It is shown by: {hint}")
+        command = f"docker pull {name} && docker inspect --format '{{{{index .RepoDigests 0}}}}' {name}"
+        raise Mistakes([Mistake((), f"{what}; it must be name@sha256:...", f"This shows it: {command}")])
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest, re.ASCII):
         raise ValueError("has a digest that is not sha256: and 64 hexadecimal digits")
     return reference

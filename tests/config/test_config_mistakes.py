@@ -63,7 +63,17 @@ CASES = {
     "no time": (changed("time: 01:30:00", "time: 00:00:00"), ["Slurm takes for no limit"]),
     "lock outside": (VALID + "image: {lock: ../requirements.lock}\n", ["image.lock: ", "not a path inside the repo"]),
     "absolute lock": (VALID + "image: {lock: /etc/passwd}\n", ["image.lock: ", "not a path inside the repo"]),
-    "engine of later": (VALID + "image: {engine: podman}\n", ['is the text "docker"; it must be host.']),
+    "unknown engine": (VALID + "image: {engine: podman}\n", ['"podman"; it must be one of host, docker, apptainer.']),
+    "tag": (
+        VALID + "image: {engine: docker, base: python:3.11}\n",
+        ["image.base: names a tag, which", "This shows it: docker pull python:3.11"],
+    ),
+    "port, no tag": (
+        VALID + "image: {engine: docker, base: reg:5000/py}\n",
+        ["image.base: has no digest; it must be name@sha256"],
+    ),
+    "short digest": (VALID + "image: {engine: docker, base: 'py@sha256:12'}\n", ["64 hexadecimal digits"]),
+    "definition in docker": (VALID + "image: {engine: docker, build: definition}\n", ["which only Apptainer builds"]),
     # keys
     "typo": (changed(LR, "optimizer: {lr: 1, weigth_decay: 1}"), ["weigth_decay: unknown", "mean `weight_decay`?"]),
     "key of another section": (changed(EPOCHS, f"{EPOCHS}\n  lr: 1"), ["It belongs under `training.optimizer`."]),
