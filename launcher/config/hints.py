@@ -159,7 +159,8 @@ def unknown(model: type[BaseModel], path: KeyPath) -> tuple[str, KeyPath | None]
         target = tuple(meant.split("."))
         if target in everywhere:
             return f"Here it is called `{meant}`.", target
-    if near := close(name, known):
+    begun = [word for word in known if word.startswith(f"{name.lower()}_")]
+    if near := close(name, known) or (begun[0] if len(begun) == 1 else None):
         return f"Did you mean `{near}`?", (*section, near)
     if len(homes := [field for field in everywhere if field[-1] == name]) in (1, 2):
         places = " or ".join(f"under `{dotted(home[:-1])}`" if home[:-1] else "at the top level" for home in homes)

@@ -100,7 +100,7 @@ MISTAKES = {
     "section for a name": ("partitions: [gpu]", [":1: partitions: is a list, not a section."]),
     "typo in a partition": (
         "partitions:\n  gpu: {gpus: 4}",
-        [":2: partitions.gpu.gpus: unknown key. Known here: gpus_per_node"],
+        [":2: partitions.gpu.gpus: unknown key. Did you mean `gpus_per_node`?"],
     ),
     "partition of none": (
         "partitions: {gpu: {}}\npartition: gpuu",
