@@ -1,7 +1,7 @@
 """The files that a config names, looked at before anything is started: are they there, and are they what is pinned?"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,24 @@ def check_inputs(loaded: "Loaded", repository: Path) -> None:
     ]
     if problems:
         raise LaunchError(ExitCode.CONFIG, problems)
+
+
+def mounts(loaded: "Loaded", repository: Path, cache: Path) -> dict[str, str]:
+    """What a container must see of this machine to read the config's inputs: each at its own path, read-only; and the hub's
+    `cache` where a model comes from a hub."""
+    found = {str(repository / path): "ro" for _, path, _ in _files(loaded)}
+    pretrained = loaded.experiment.model.pretrained
+    if pretrained is not None and pretrained.path is not None:
+        found = {path: mode for path, mode in found.items() if not path.startswith(f"{repository / pretrained.path}/")}
+        found[str(repository / pretrained.path)] = "ro"
+    if pretrained is not None and pretrained.id is not None:
+        found[str(cache)] = "rw"
+    return found
+
+
+def hub_cache(environment: Mapping[str, str]) -> Path:
+    """Where models from a hub are kept: they are pinned by revision, so all runs may share them."""
+    return Path(environment.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
 def _files(loaded: "Loaded") -> Iterator[tuple[tuple[str, ...], str, str]]:

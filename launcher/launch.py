@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import platform
 import shlex
 import sys
@@ -61,10 +62,19 @@ def plan_for(config: Path, flags: Flags) -> Plan:
     _check_committed(loaded, code)
     inputs.check_inputs(loaded, repository)
     wanted = image.request(loaded.experiment.image, code)
+    needed = inputs.mounts(loaded, repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}
     there = Tree(experiments / loaded.experiment.name)
     states = {seed: tree.state_of(there.run(seed)) for seed in loaded.experiment.seeds}
     plan = make_plan(
-        loaded, code, site, flags, experiments=experiments, image=wanted, states=states, launched=_launched(loaded)
+        loaded,
+        code,
+        site,
+        flags,
+        experiments=experiments,
+        image=wanted,
+        inputs=needed,
+        states=states,
+        launched=_launched(loaded),
     )
     tree.check(plan, there)
     return plan

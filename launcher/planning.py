@@ -31,11 +31,14 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
     *,
     experiments: Path,
     image: ImageRequest,
+    inputs: Mapping[str, str],
     states: Mapping[int, str],
     launched: Mapping[str, str],
 ) -> Plan:
-    """The plan. `states` are the seeds' states before this launch, `image` what its image is made of, `launched` what is
-    recorded of the launcher. Raises LaunchError (CLUSTER) where site and flags leave open where to run."""
+    """The plan. `states` are the seeds' states before this launch, `image` what its image is made of, `inputs` the mounts
+    that its inputs need, `launched` what is recorded of the launcher.
+
+    Raises LaunchError (CLUSTER) where site and flags leave open where to run."""
     experiment = loaded.experiment
     pin = engine(image.engine).pin(image, site.store)
     digest = hashlib.sha256(loaded.resolved.encode()).hexdigest()
@@ -59,7 +62,7 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         pin=pin,
         runs=runs,
         environment=tuple(site.environment),
-        mounts={str(folder): mode for folder, mode in site.mounts.items()},
+        mounts={**inputs, **{str(folder): mode for folder, mode in site.mounts.items()}},
         local_parallelism=_local_parallelism(experiment),
         slurm=_slurm(experiment, site, flags, todo) if on_slurm else None,
         notes=tuple(_notes(source)),

@@ -31,7 +31,14 @@ def as_json(plan: Plan, script: str) -> dict[str, Any]:
             "lock_sha256": plan.image.lock_sha256,
             "environment": plan.pin.environment if plan.pin else None,
             "code": plan.pin.code if plan.pin else None,
-            "base": plan.pin.base if plan.pin else None,
+            "base": plan.image.base,
+            "build": plan.image.build,
+            "recipe": plan.image.recipe,
+            "key": plan.image.key if plan.image.build else None,
+            "ingredients": {one.path: one.sha256 for one in plan.image.ingredients},
+            "layer": plan.pin.layer if plan.pin else None,
+            "manifest": plan.pin.manifest if plan.pin else None,
+            "network": plan.network,
         },
         "runs": [
             {"seed": run.seed, "state": run.state, "specification": json.loads(run.specification)} for run in plan.runs
@@ -52,13 +59,11 @@ def as_text(plan: Plan, script: str) -> str:
         for state in dict.fromkeys(run.state for run in plan.runs)
     }
     seeds = ", ".join(f"{' '.join(map(str, numbers))} ({state})" for state, numbers in states.items())
-    lock, code = plan.image.lock_sha256[:12], plan.source.code_tree[:12]
-    image = f"{plan.image.engine}: {plan.image.lock} sha256:{lock}, code git-tree:{code}"
     rows = [
         ("experiment", plan.experiment),
         ("config", str(plan.config_file)),
         ("commit", plan.source.commit + (" with uncommitted changes" if plan.source.dirty else "")),
-        ("image", image),
+        *_image(plan),
         ("seeds", seeds),
         ("where", _where(plan)),
         ("tree", str(plan.tree)),
@@ -70,6 +75,19 @@ def as_text(plan: Plan, script: str) -> str:
         lines += ["", "batch script:", *(f"    {line}".rstrip() for line in script.splitlines())]
     lines += ["", "A dry run: nothing was changed."]
     return "\n".join(lines)
+
+
+def _image(plan: Plan) -> list[tuple[str, str]]:
+    image, code = plan.image, f"code git-tree:{plan.source.code_tree[:12]}"
+    lock = f"{image.lock} sha256:{image.lock_sha256[:12]}"
+    if image.build is None:
+        return [("image", f"{image.engine}: {lock}, {code}")]
+    there = f"there already, {plan.pin.environment[:19]}" if plan.pin else "to be built, unless the store has it"
+    return [
+        ("image", f"{image.engine}: {image.recipe}, {lock}, {code}; network {plan.network}"),
+        ("base", image.base or ""),
+        ("environment", f"{image.key[:12]}: {there}"),
+    ]
 
 
 def _where(plan: Plan) -> str:

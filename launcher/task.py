@@ -21,6 +21,7 @@ from jobs.rundir import RunDir
 from launcher.allocation import allocation
 from launcher.engines import Command, NodeOptions, Start, engine
 from launcher.errors import LaunchError, Problem
+from launcher.inputs import hub_cache
 from launcher.placement import Placement
 
 PR_SET_PDEATHSIG: Final = 1
@@ -101,6 +102,10 @@ def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[by
         return Exit.REFUSED
     image.clean(run.id)
     given = {name: os.environ[name] for name in (*place.environment, *SLURM_VARIABLES) if name in os.environ}
+    cache = hub_cache(os.environ)
+    if pin.engine == "host" or str(cache) in place.mounts:
+        # Safe to share, weights are pinned by revision; without it each node would fetch them anew.
+        given.setdefault("HF_HOME", str(cache))
     begin = Start(
         run_id=run.id,
         attempt=attempt,

@@ -79,8 +79,6 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         # Not the user's: what lies there is on no other machine. One per user, since what a library puts there is the user's own.
         "HOME": str(Path(tempfile.gettempdir()) / f"samebits-home-{os.getuid()}"),
-        # A cache of weights is safe to share, they are pinned by revision; without it each node would fetch them anew.
-        "HF_HOME": str(Path.home() / ".cache" / "huggingface"),
         "LANG": "C.UTF-8",
         "TMPDIR": tempfile.gettempdir(),
         "PYTHONPATH": str(folder),

@@ -17,8 +17,8 @@ DOORS = {
         "launcher/process.py",  # hands it on to programs
         "launcher/cli/__init__.py",  # flags that are variables
         "launcher/cli/boundary.py",  # where the log of a bug goes
-        "launcher/profile.py",  # variables in the paths of a profile
         "launcher/site.py",  # SAMEBITS_SITE
+        "launcher/launch.py",  # where the hub's cache is
         "launcher/submit.py",
         "launcher/task.py",  # the allow-list of the run
         "launcher/arbiter.py",  # what Slurm says of this attempt
