@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from jobs.contract import Action, Cause, Event, Exit
 from jobs.files import append_line, now
 from jobs.rundir import RunDir, Tree
-from launcher import batch
+from launcher import batch, bundle
+from launcher.bundle import Bundle
 from launcher.errors import ExitCode, fail
 from launcher.placement import Placement
 from launcher.plan import Plan
@@ -62,7 +63,8 @@ class Stop:
 
 def run(plan: Plan, tree: Tree) -> int:
     """Run every seed that is neither done nor under way, and return an ExitCode: RUN if one broke, SAVED if stopped."""
-    submission = _record(plan, tree)
+    own = bundle.ensure(plan.store)
+    submission = _record(plan, tree, own)
     if submission is None:
         return ExitCode.OK
     placement = submission.folder(tree) / "placement.json"
@@ -73,7 +75,7 @@ def run(plan: Plan, tree: Tree) -> int:
     with stop.listening(), Watch(tree, submission.seeds) as watch:
         while running or (waiting and not stop.asked):
             while waiting and not stop.asked and len(running) < plan.local_parallelism:
-                running.append(_start(waiting.pop(0), placement))
+                running.append(_start(waiting.pop(0), placement, own))
                 watch.started(running[-1].run)
             if stop.asked > forwarded:
                 watch.say(
@@ -91,7 +93,7 @@ def run(plan: Plan, tree: Tree) -> int:
     return _verdict(tree, codes, stopped=bool(stop.asked))
 
 
-def _record(plan: Plan, tree: Tree) -> Submission | None:
+def _record(plan: Plan, tree: Tree, own: Bundle) -> Submission | None:
     """The submission of what is to be run, recorded before anything starts. None: all of it is under way already."""
     tree.submissions.mkdir(parents=True, exist_ok=True)
     try:
@@ -127,6 +129,7 @@ def _record(plan: Plan, tree: Tree) -> Submission | None:
                 site="",
                 preemption="requeue",
                 budgets={},
+                launcher=own.digest,
             ).write(folder / "placement.json")
             return submission.write(tree)
     except Timeout as error:
@@ -134,13 +137,14 @@ def _record(plan: Plan, tree: Tree) -> Submission | None:
         raise fail(ExitCode.TREE, "Another launch of this experiment is under way.", hint=hint) from error
 
 
-def _start(run: RunDir, placement: Path) -> Child:
+def _start(run: RunDir, placement: Path, own: Bundle) -> Child:
     libc = ctypes.CDLL(None)
 
     def save_if_parent_dies() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    argv = (*batch.python(sys.executable), "-m", "launcher.task", str(run.specification), str(placement))
+    start = batch.launcher(sys.executable, own.path, own.digest)
+    argv = (*start, "launcher.task", str(run.specification), str(placement))
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -182,7 +186,9 @@ def _decide(child: Child) -> None:
     append_line(child.run.events, {**line, "evidence": {"exit_code": code}})
     if child.process.stderr is not None:
         # Only a task that broke itself writes here: the run's output goes into the log.
-        if code not in CAUSES and (words := child.process.stderr.read().decode(errors="replace").strip()):
+        if (code not in CAUSES or code == Exit.REFUSED) and (
+            words := child.process.stderr.read().decode(errors="replace").strip()
+        ):
             sys.stderr.write(f"{words.splitlines()[-1]}\n")
         child.process.stderr.close()
 

@@ -30,6 +30,8 @@ class Placement:
     """How often a run may be requeued, by `Cause` value."""
     signal_seconds: int = 0
     """How long before the time limit Slurm sends its signal; 0 on this machine."""
+    launcher: str = ""
+    """``sha256:`` of the launcher's bundle in the store, by which task and arbiter run; empty where they are started by hand."""
 
     def write(self, path: Path) -> None:
         publish_json(path, asdict(self))

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import launcher
 from launcher.batch import python
 from launcher.errors import ExitCode, Problem, fail
 from launcher.partitions import Partition, partitions
@@ -79,15 +78,14 @@ def clock(minutes: int) -> str:
     return f"{days}-{text}" if days else text
 
 
-def check_launcher(interpreter: str) -> None:
-    """The node starts the launcher that is installed with this interpreter: it must be the one that runs now."""
-    here = Path(launcher.__file__).resolve()
-    answer = run([*python(interpreter), "-c", "import launcher; print(launcher.__file__)"], kind=ExitCode.CLUSTER)
-    there = Path(answer.stdout.strip()).resolve() if answer.ok and answer.stdout.strip() else None
-    if there != here:
-        found = f"{there} is" if there else "none is"
-        what = f"The nodes would not run this launcher: it is {here}, and {found} installed with {interpreter}."
-        hint = f"Install it there: `{interpreter} -m pip install -e {here.parent.parent}`."
+def check_python(interpreter: str) -> None:
+    """The node brings the launcher itself, but takes submitit from this interpreter: it must be installed with it, rather than
+    lie on a path of this shell's. Raises LaunchError (CLUSTER)."""
+    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('submitit') is None)"
+    answer = run([*python(interpreter), "-c", program], kind=ExitCode.CLUSTER)
+    if not answer.ok:
+        what = f"The nodes would not find submitit: it is not installed with {interpreter}."
+        hint = f"Install it there: `{interpreter} -m pip install -r requirements.lock`."
         raise fail(ExitCode.CLUSTER, what, hint=hint, evidence=answer.stderr.strip())
 
 

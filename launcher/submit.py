@@ -17,7 +17,8 @@ from submitit.slurm.slurm import SlurmJob
 
 from jobs.files import now
 from jobs.rundir import Tree
-from launcher import batch, cluster, request, task
+from launcher import batch, bundle, cluster, request, task
+from launcher.bundle import Bundle
 from launcher.errors import ExitCode, LaunchError, Problem, fail
 from launcher.placement import Placement
 from launcher.plan import Plan, SlurmRequest
@@ -49,17 +50,22 @@ class ArrayExecutor(SlurmExecutor):  # type: ignore[misc]
 
     `on_job` learns the job id right after sbatch: the shortest time in which a dying launcher could lose it."""
 
-    def __init__(self, folder: Path, slurm: SlurmRequest, tasks: int, on_job: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, slurm: SlurmRequest, tasks: int, own: Bundle, on_job: Callable[[str], None]
+    ) -> None:
         super().__init__(folder)
-        self.python = batch.words(*batch.python(sys.executable))
         self.on_job = on_job
-        self.update_parameters(**parameters(folder, slurm))
+        self.update_parameters(**parameters(folder, slurm, own))
         self.parameters["map_count"] = tasks
 
     @classmethod
     def affinity(cls) -> int:
         """A script can be shown on a machine without Slurm. `request.check` says what is missing before sbatch is called."""
         return 2
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return batch.step("submitit.core._submit", self.folder)
 
     def script(self) -> str:
         return str(self._make_submission_file_text(self._submitit_command_str, PLACEHOLDER))
@@ -92,7 +98,7 @@ def arguments(tree: Tree, submission: Submission) -> tuple[list[str], list[str]]
     return [str(tree.run(seed).specification) for seed in submission.seeds], [placement] * len(submission.seeds)
 
 
-def parameters(folder: Path, slurm: SlurmRequest) -> dict[str, Any]:
+def parameters(folder: Path, slurm: SlurmRequest, own: Bundle) -> dict[str, Any]:
     """Everything that submitit and sbatch are told, in so many words: none of submitit's defaults is left."""
     log = str(folder / "%A_%a.log")
     placement = folder / "placement.json"
@@ -113,8 +119,8 @@ def parameters(folder: Path, slurm: SlurmRequest) -> dict[str, Any]:
         "signal_delay_s": slurm.signal_seconds,
         "wckey": None,
         "stderr_to_stdout": True,
-        "setup": batch.setup(slurm.setup),
-        "teardown": batch.teardown(slurm.teardown, sys.executable, placement),
+        "setup": batch.setup(slurm.setup, batch.launcher(sys.executable, own.path, own.digest)),
+        "teardown": batch.teardown(slurm.teardown, placement),
         # srun truncates its log at a restart without an open mode of its own, and since 22.05 it does not take
         # --cpus-per-task from the job. Of two --output the last one counts.
         "srun_args": ["--open-mode=append", f"--output={log}", f"--cpus-per-task={slurm.cpus_per_task}"],
@@ -136,7 +142,7 @@ def script(plan: Plan) -> str:
     if plan.slurm is None or not plan.todo:
         return ""
     folder = Tree(plan.tree).submissions / PLACEHOLDER
-    return ArrayExecutor(folder, plan.slurm, len(plan.todo), lambda _: None).script()
+    return ArrayExecutor(folder, plan.slurm, len(plan.todo), bundle.planned(plan.store), lambda _: None).script()
 
 
 def submit(plan: Plan, say: Say = lambda _: None) -> Submitted:
@@ -165,7 +171,7 @@ def _submit(plan: Plan, slurm: SlurmRequest, tree: Tree, say: Say) -> Submitted:
     seeds = tuple(run.seed for run in plan.todo if run.seed not in {state.seed for state in already})
     if not seeds:
         return Submitted(None, already)
-    request.check_launcher(sys.executable)
+    request.check_python(sys.executable)
     for note in request.check(slurm, plan.tree):
         say(note)
     submission = Submission(
@@ -180,14 +186,15 @@ def _submit(plan: Plan, slurm: SlurmRequest, tree: Tree, say: Say) -> Submitted:
         pid=os.getpid(),
         time=now(),
     )
+    own = bundle.ensure(plan.store)
     folder = submission.folder(tree)
     folder.mkdir(parents=True)
-    placement(plan, slurm, submission.id).write(folder / "placement.json")
+    placement(plan, slurm, submission.id, own).write(folder / "placement.json")
     submission.write(tree)
-    return Submitted(_array(tree, slurm, submission), already)
+    return Submitted(_array(tree, slurm, submission, own), already)
 
 
-def placement(plan: Plan, slurm: SlurmRequest, submission: str) -> Placement:
+def placement(plan: Plan, slurm: SlurmRequest, submission: str, own: Bundle) -> Placement:
     """What the task and the arbiter need to know on the node."""
     return Placement(
         submission=submission,
@@ -199,10 +206,11 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str) -> Placement:
         preemption=slurm.preemption,
         budgets=dict(slurm.budgets),
         signal_seconds=slurm.signal_seconds,
+        launcher=own.digest,
     )
 
 
-def _array(tree: Tree, slurm: SlurmRequest, intent: Submission) -> Submission:
+def _array(tree: Tree, slurm: SlurmRequest, intent: Submission, own: Bundle) -> Submission:
     """sbatch, not to begin yet; the job id into the record; the calls; the release. Each step can be taken up again."""
     known = intent
 
@@ -210,7 +218,7 @@ def _array(tree: Tree, slurm: SlurmRequest, intent: Submission) -> Submission:
         nonlocal known
         known = intent.with_state("intent", array).write(tree)
 
-    executor = ArrayExecutor(intent.folder(tree), slurm, len(intent.seeds), on_job)
+    executor = ArrayExecutor(intent.folder(tree), slurm, len(intent.seeds), own, on_job)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
             executor.map_array(task.start, *arguments(tree, intent))

@@ -1,14 +1,20 @@
 """The shell around the step, run by a real bash."""
 
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from launcher import batch
+from jobs.contract import Exit
+from launcher import batch, bundle
 
+ROOT = Path(__file__).parents[2]
+ENGINES = sorted(f"launcher.engines.{path.stem}" for path in (ROOT / "launcher" / "engines").glob("[a-z]*.py"))
 NASTY = ["a b", "it's", 'say "x"', "$HOME", "`id`", "a\nb", "-n", "*", "ü", "a;b", "\\"]
 
 
@@ -20,7 +26,7 @@ def test_words_reach_a_program_as_they_are(word):
 
 
 def fake_launcher(tmp_path, body):
-    """An interpreter that is asked for `-m launcher.arbiter`: the shell around it is what is tested."""
+    """An interpreter that is asked for the arbiter: the shell around it is what is tested."""
     program = tmp_path / "py'thon x"
     program.write_text(f"#!/bin/bash\n{body}\n")
     program.chmod(0o755)
@@ -29,7 +35,7 @@ def fake_launcher(tmp_path, body):
 
 def script(tmp_path, command, body, site=()):
     program = fake_launcher(tmp_path, body)
-    lines = [*batch.setup(site), command, *batch.teardown((), str(program), tmp_path / "p l.json")]
+    lines = [*batch.setup(site, (str(program), "a b", "")), command, *batch.teardown((), tmp_path / "p l.json")]
     path = tmp_path / "job.sh"
     path.write_text("#!/bin/bash\n" + "\n".join(lines))
     return path
@@ -39,7 +45,7 @@ def test_the_arbiter_gets_the_steps_code_and_gives_the_jobs(tmp_path):
     path = script(tmp_path, "(exit 75)", 'printf "%s\\n" "$@"; exit 7')
     done = subprocess.run(["bash", path], capture_output=True, text=True, check=False)
     assert done.returncode == 7
-    arguments = ["-I", "-m", "launcher.arbiter", "--placement", str(tmp_path / "p l.json"), "--code", "75"]
+    arguments = ["a b", "", "launcher.arbiter", "--placement", str(tmp_path / "p l.json"), "--code", "75"]
     assert done.stdout.splitlines() == arguments
 
 
@@ -79,19 +85,96 @@ def test_the_sites_lines_come_before_the_step(tmp_path):
     assert done.stdout == "yes\n"
 
 
+def start(tmp_path, *arguments, digest=None, **how):
+    """The launcher of this work tree as a node starts it."""
+    own = bundle.ensure(tmp_path / "store")
+    argv = [*batch.launcher(sys.executable, own.path, digest or own.digest), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, **how)
+
+
 def test_nothing_of_the_users_shell_brings_another_launcher(tmp_path):
     other = tmp_path / "launcher"
     other.mkdir()
     (other / "__init__.py").write_text("raise SystemExit('the wrong launcher')")
-    argv = [*batch.python(sys.executable), "-m", "launcher.arbiter", "--help"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSAFEPATH": "", "PYTHONHOME": "/nowhere"}
+    done = start(tmp_path, "launcher.arbiter", "--help", cwd=tmp_path, env=environment)
     assert "wrong launcher" not in done.stdout + done.stderr
-    assert done.returncode == 0
-    wrong = subprocess.run(
-        [sys.executable, *argv[2:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    assert done.returncode == 0, done.stderr
+    del environment["PYTHONHOME"]
+    argv = [sys.executable, "-m", "launcher.arbiter"]
+    wrong = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "the wrong launcher" in wrong.stderr
+
+
+WHERE = """
+import importlib, os, sys
+names = [name for name in ["jobs.contract", "launcher.task", "launcher.arbiter", *ENGINES]]
+print({importlib.import_module(name).__file__.partition(".zip")[0] for name in names}, file=sys.stderr)
+print(*(name for name in os.environ if name.startswith("PYTHON")), file=sys.stderr)
+"""
+
+
+def test_all_that_a_node_imports_comes_from_the_bundle(tmp_path):
+    """With the editable install of this work tree in the same environment, and its finder at work."""
+    (tmp_path / "where.py").write_text(WHERE.replace("ENGINES", repr(ENGINES)))
+    own = bundle.ensure(tmp_path / "store")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = sys.argv[1:]\n{batch.PROGRAM}"
+    argv = [sys.executable, "-I", "-c", program, str(own.path), own.digest, "where"]
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=bare)
+    assert done.stderr.splitlines() == [str({str(own.path.with_suffix(""))}), ""]
+
+
+def test_submitit_finds_its_call_in_the_bundle(tmp_path):
+    done = start(tmp_path, "submitit.core._submit", "--help")
+    assert "Run a job" in done.stdout
+    assert done.returncode == 0
+
+
+def test_a_bundle_with_another_byte_is_refused_before_it_is_imported(tmp_path):
+    own = bundle.ensure(tmp_path / "store")
+    data = bytearray(own.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    own.path.chmod(0o644)
+    own.path.write_bytes(data)
+    argv = [*batch.launcher(sys.executable, own.path, own.digest), "launcher.arbiter", "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (Exit.REFUSED, "")
+    assert done.stderr.startswith(f"refused: {own.path}: ")
+    assert own.digest in done.stderr
+    assert f"sha256:{hashlib.sha256(data).hexdigest()}" in done.stderr
+    assert bundle.ensure(tmp_path / "store") == own
+    assert bundle.is_whole(own)
+    assert own.path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_bundle_that_is_gone_is_named(tmp_path):
+    argv = [*batch.launcher(sys.executable, tmp_path / "x.zip", "sha256:0"), "launcher.arbiter"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.REFUSED
+    assert "No such file" in done.stderr
+
+
+def test_the_same_code_is_the_same_bundle_and_other_code_another(tmp_path, monkeypatch):
+    here = bundle.planned(tmp_path)
+    for package in ("launcher", "jobs"):
+        shutil.copytree(ROOT / package, tmp_path / "copy" / package)
+    (tmp_path / "copy" / "launcher" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "copy" / "launcher" / "__pycache__" / "x.pyc").touch()
+    (tmp_path / "copy" / "launcher" / ".#edited").touch()
+    code = (
+        f"from launcher import bundle; from pathlib import Path; print(bundle.planned(Path({str(tmp_path)!r})).digest)"
+    )
+    argv = [sys.executable, "-P", "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "copy")}
+
+    def there():
+        return subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert there() == here.digest
+    with (tmp_path / "copy" / "launcher" / "task.py").open("a") as file:
+        file.write("\n")
+    assert there() != here.digest
 
 
 def test_the_node_loads_nothing_heavy_to_decide():

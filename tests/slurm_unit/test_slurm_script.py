@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from launcher import request
+from launcher import bundle, request
 from launcher.errors import LaunchError
 from launcher.record import Submission, submissions
 from launcher.submit import ArrayExecutor, parameters, script
@@ -88,7 +88,7 @@ def test_what_is_shown_is_what_is_submitted(make_plan):
     """Same executor, same parameters; only the submission's id differs."""
     plan = make_plan()
     folder = plan.tree / "logs" / "submissions" / "20260131-120000-1a2b"
-    real = ArrayExecutor(folder, plan.slurm, 3, print).script()
+    real = ArrayExecutor(folder, plan.slurm, 3, bundle.planned(plan.store), print).script()
     assert real == script(plan).replace("SUBMISSION", "20260131-120000-1a2b")
 
 
@@ -97,7 +97,8 @@ def test_the_users_shell_does_not_override_the_plan(make_plan):
     environment = dict.fromkeys(
         ("SBATCH_PARTITION", "SBATCH_ACCOUNT", "SBATCH_QOS", "SLURM_CONF", "SLURM_MEM_PER_CPU", "HOME"), "x"
     )
-    given = parameters(plan.tree, plan.slurm)
+    own = bundle.planned(plan.store)
+    given = parameters(plan.tree, plan.slurm, own)
     assert request.unset(environment, given) == [
         "-u",
         "SBATCH_ACCOUNT",
@@ -106,7 +107,7 @@ def test_the_users_shell_does_not_override_the_plan(make_plan):
         "-u",
         "SLURM_MEM_PER_CPU",
     ]
-    assert "SBATCH_ACCOUNT" not in request.unset(environment, parameters(plan.tree, make_plan().slurm))
+    assert "SBATCH_ACCOUNT" not in request.unset(environment, parameters(plan.tree, make_plan().slurm, own))
 
 
 def test_a_plan_with_nothing_to_do_has_no_script(make_plan):
