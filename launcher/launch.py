@@ -7,11 +7,12 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from jobs.files import now
 from jobs.rundir import Tree
-from launcher import __version__, image, inputs, show, source, tree
+from launcher import __version__, begun, image, inputs, show, source, tree
 from launcher.config.load import Loaded, load
 from launcher.engines import engine
 from launcher.errors import ExitCode, LaunchError, fail
@@ -34,21 +35,21 @@ def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bo
             script = submit.script(plan)
         print(json.dumps(show.as_json(plan, script), indent=2) if as_json else show.as_text(plan, script))
         return ExitCode.OK
+    if not plan.todo:
+        print(show.finished(Tree(plan.tree), [run.seed for run in plan.runs]))
+        print("Nothing to do: every seed is done.")
+        return ExitCode.OK
     for note in plan.notes:
         print(note)
     if problems := engine(plan.image.engine).health():
         raise LaunchError(ExitCode.IMAGE, problems)
-    if plan.slurm is not None and plan.todo:
+    if plan.slurm is not None:
         from launcher import request
 
         # Before anything is written: a name is not to be taken by a launch that could never have been submitted.
         request.check(plan.slurm, plan.tree)
     pin = engine(plan.image.engine).ensure(plan.image, plan.workshop, print)
     opened = tree.open_tree(plan, pin)
-    if not plan.todo:
-        print(show.finished(opened, [run.seed for run in plan.runs]))
-        print("Nothing to do: every seed is done.")
-        return ExitCode.OK
     return _on_slurm(plan, opened, wait=wait) if plan.slurm is not None else _here(plan, opened)
 
 
@@ -61,13 +62,14 @@ def plan_for(config: Path, flags: Flags) -> Plan:
     code = source.read_source(config, allow_dirty=flags.allow_dirty, experiments=experiments)
     _check_committed(loaded, code)
     inputs.check_inputs(loaded, repository)
-    wanted = image.request(loaded.experiment.image, code)
-    needed = inputs.mounts(loaded, repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}
     there = Tree(experiments / loaded.experiment.name)
+    own = begun.own_source(loaded, code, there)
+    wanted = image.request(loaded.experiment.image, own)
+    needed = inputs.mounts(loaded, repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}
     states = {seed: tree.state_of(there.run(seed)) for seed in loaded.experiment.seeds}
     plan = make_plan(
         loaded,
-        code,
+        own,
         site,
         flags,
         experiments=experiments,
@@ -77,7 +79,8 @@ def plan_for(config: Path, flags: Flags) -> Plan:
         launched=_launched(loaded),
     )
     tree.check(plan, there)
-    return plan
+    goes_on = begun.note(plan.experiment, code, own)
+    return replace(plan, notes=(goes_on, *plan.notes)) if goes_on else plan
 
 
 def _check_committed(loaded: Loaded, code: Source) -> None:

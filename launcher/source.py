@@ -38,6 +38,16 @@ def read_source(config: Path, *, allow_dirty: bool, experiments: Path | None = N
         return Source(top, commit, tree, patch, tuple(changed or [untracked or ""]))
 
 
+def at(repository: Path, commit: str) -> Source | None:
+    """The source of a commit that is not checked out; None where the repository does not have it."""
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        return None
+    with _plain_words(repository):
+        git = _repo(repository).git
+        tree = git.rev_parse("--verify", "--quiet", f"{commit}^{{tree}}", with_exceptions=False)
+    return Source(repository, commit, tree, None, ()) if tree else None
+
+
 def repository_of(config: Path) -> Path:
     """Top of the work tree that a config lies in. Raises LaunchError (SOURCE)."""
     with _plain_words(config):
@@ -177,7 +187,9 @@ def _with_changes(
     with tempfile.TemporaryDirectory() as scratch:
         env = {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
         repo.git.read_tree(commit, env=env)
-        repo.git.add("--all", "--", str(top), *_excluded(top, experiments), env=env)
+        # git refuses to leave out by name what .gitignore leaves out by itself
+        ignored = experiments is not None and bool(_excluded(top, experiments)) and bool(repo.ignored(str(experiments)))
+        repo.git.add("--all", "--", str(top), *([] if ignored else _excluded(top, experiments)), env=env)
         if untracked is not None and (top / untracked).exists():
             repo.git.add("--force", "--", str(top / untracked), env=env)
         tree = repo.git.write_tree(env=env)
