@@ -12,14 +12,12 @@ from pathlib import Path
 
 from jobs.files import now
 from jobs.rundir import Tree
-from launcher import __version__, begun, image, inputs, show, source, tree
-from launcher.config.load import Loaded, load
+from launcher import __version__, given, inputs, show, tree
+from launcher.config.load import Loaded
 from launcher.engines import engine
-from launcher.errors import ExitCode, LaunchError, fail
-from launcher.experiments import experiments_folder
-from launcher.plan import Flags, Plan, Source
+from launcher.errors import ExitCode, LaunchError
+from launcher.plan import Flags, Plan
 from launcher.planning import make_plan
-from launcher.site import load_site
 
 
 def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bool) -> int:
@@ -55,47 +53,24 @@ def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bo
 
 def plan_for(config: Path, flags: Flags) -> Plan:
     """Everything up to the plan. Reads; writes nothing into the tree or the store."""
-    loaded = load(config)
-    repository = source.repository_of(config)
-    site = load_site(flags.site, repository)
-    experiments = experiments_folder(flags.experiments, site, repository)
-    code = source.read_source(config, allow_dirty=flags.allow_dirty, experiments=experiments)
-    _check_committed(loaded, code)
-    inputs.check_inputs(loaded, repository)
-    there = Tree(experiments / loaded.experiment.name)
-    own = begun.own_source(loaded, code, there)
-    wanted = image.request(loaded.experiment.image, own)
-    needed = inputs.mounts(loaded, repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}
+    found = given.read(config, site=flags.site, experiments=flags.experiments, allow_dirty=flags.allow_dirty)
+    loaded, there, wanted = found.loaded, found.there, found.request
+    inputs.check_inputs(loaded, found.repository)
+    needed = inputs.mounts(loaded, found.repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}
     states = {seed: tree.state_of(there.run(seed)) for seed in loaded.experiment.seeds}
     plan = make_plan(
         loaded,
-        own,
-        site,
+        found.source,
+        found.site,
         flags,
-        experiments=experiments,
+        experiments=found.experiments,
         image=wanted,
         inputs=needed,
         states=states,
         launched=_launched(loaded),
     )
     tree.check(plan, there)
-    goes_on = begun.note(plan.experiment, code, own)
-    return replace(plan, notes=(goes_on, *plan.notes)) if goes_on else plan
-
-
-def _check_committed(loaded: Loaded, code: Source) -> None:
-    """R16: what was read is what is committed. git can be told not to look at a file, and a file can change after it was read."""
-    real = loaded.file.resolve()
-    if not real.is_relative_to(code.repository):
-        hint = f"Copy it into the repository: {code.repository}"
-        raise fail(ExitCode.SOURCE, "The config lies outside of the repository.", where=str(real), hint=hint)
-    path = str(real.relative_to(code.repository))
-    committed = source.read_file(code, path)
-    if committed is None or committed.decode("utf-8-sig", errors="replace") != loaded.text:
-        hint = (
-            f"Commit it: git update-index --no-assume-unchanged {shlex.quote(path)} && git commit {shlex.quote(path)}"
-        )
-        raise fail(ExitCode.SOURCE, "The config is not the one that is committed.", where=path, hint=hint)
+    return replace(plan, notes=(found.note, *plan.notes)) if found.note else plan
 
 
 def _launched(loaded: Loaded) -> Mapping[str, str]:
