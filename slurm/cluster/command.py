@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster import daemons, packages, processes, user, workspace
-from cluster.config import DBD_PORT
+from cluster import containers, daemons, packages, processes, user, workspace
 from cluster.flags import again, parser, root_flag
 from cluster.flags import options as options_of
 from cluster.layout import ClusterError, Layout, Options
@@ -46,13 +45,13 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
     with _locked(layout):
         running = layout.read_options()
         options = options_of(flags, running)
-        packages.require(accounting=options.accounting, install=flags.install)
+        packages.require(accounting=options.accounting, containers=options.containers, install=flags.install)
         account = user.ensure(options.user, layout)
-        living = [name for name in daemons.names(options) if processes.alive(layout, name)]
-        complete = running is not None and len(living) == len(daemons.names(options))
+        living = [name for name in daemons.names(layout, options) if processes.alive(layout, name)]
+        complete = running is not None and len(living) == len(daemons.names(layout, options))
         try:
             if not complete:
-                _bring_up(layout, options, afresh=running is None or not living)
+                _bring_up(layout, options, account, afresh=running is None or not living)
             workspace.home(layout, account)
             _reachable(layout, account)
             notes = [
@@ -75,12 +74,16 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
     slurm/testcluster run{root} -- launch status quickstart
     slurm/testcluster shell{root}                 # as that user, in {layout.project}
     slurm/testcluster stop{root}""")
+    if options.containers:
+        print(
+            f"\nContainers: docker and apptainer are on the user's PATH. A base image: {layout.base.read_text().strip()}"
+        )
     for note in filter(None, notes):
         print(f"\nNote: {note}", file=sys.stderr)
     return 0
 
 
-def _bring_up(layout: Layout, options: Options, *, afresh: bool) -> None:
+def _bring_up(layout: Layout, options: Options, account: pwd.struct_passwd, *, afresh: bool) -> None:
     """Start what does not run; `afresh` from nothing, else around what is left of a cluster and its jobs."""
     if afresh:
         _need_ports(options)
@@ -89,17 +92,19 @@ def _bring_up(layout: Layout, options: Options, *, afresh: bool) -> None:
     if options.accounting:
         daemons.start_database(layout)
     daemons.start_slurm(layout, options)
+    if options.containers:
+        containers.start(layout, options, account)
 
 
 def _need_ports(options: Options) -> None:
-    for port in range(options.base_port, options.base_port + DBD_PORT + 1):
+    for port in options.ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                msg = f"port {port} of 127.0.0.1 is not free ({error.strerror}). Choose six others with --base-port."
-                raise ClusterError(msg) from error
+                msg = f"port {port} of 127.0.0.1 is not free ({error.strerror})."
+                raise ClusterError(f"{msg} Choose {len(options.ports)} others with --base-port.") from error
 
 
 def _reachable(layout: Layout, account: pwd.struct_passwd) -> None:
@@ -147,9 +152,7 @@ def _stop(layout: Layout, flags: argparse.Namespace) -> int:
         options = layout.read_options()
         if options:
             daemons.stop(layout, options)
-        for folder in layout.runtime:
-            shutil.rmtree(folder, ignore_errors=True)
-        layout.options.unlink(missing_ok=True)
+        daemons.clear(layout)
         if flags.purge:
             shutil.rmtree(layout.root)
     print("Stopped." if options else f"No cluster runs at {layout.root}.")
@@ -161,7 +164,7 @@ def _status(layout: Layout, flags: argparse.Namespace) -> int:
     if options is None:
         print(f"No cluster runs at {layout.root}. Start it with: {again('start', flags.root)}")
         return STOPPED
-    dead = [name for name in daemons.names(options) if processes.alive(layout, name) is None]
+    dead = [name for name in daemons.names(layout, options) if processes.alive(layout, name) is None]
     print(" ".join(f"{name}={value}" for name, value in asdict(options).items()))
     for argv in (["sinfo"], ["squeue", "--all"]):
         done = daemons.ask(layout, *argv)
@@ -174,9 +177,10 @@ def _status(layout: Layout, flags: argparse.Namespace) -> int:
 def _env(layout: Layout, flags: argparse.Namespace) -> int:
     account = _running(layout, flags)
     chosen = user.variables(layout, account)
-    for name in ("SLURM_CONF", "SAMEBITS_SITE"):
-        print(f"export {name}={shlex.quote(chosen[name])}")
-    print(f'export PATH={shlex.quote(str(layout.environment / "bin"))}:"$PATH"')
+    for name in ("SLURM_CONF", "SAMEBITS_SITE", "SAMEBITS_TEST_BASE", "DOCKER_HOST"):
+        if name in chosen:
+            print(f"export {name}={shlex.quote(chosen[name])}")
+    print(f'export PATH={shlex.quote(f"{layout.environment}/bin:{layout.programs}")}:"$PATH"')
     return 0
 
 

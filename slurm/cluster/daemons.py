@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from cluster import config, processes
+from cluster import config, containers, docker, processes
 from cluster.layout import NODES, ClusterError, Layout, Options
 from cluster.packages import program
 from cluster.processes import Daemon
@@ -20,17 +20,17 @@ GRANT ALL ON slurm_acct_db.* TO 'slurm'@'localhost';
 """
 
 
-def names(options: Options) -> list[str]:
+def names(layout: Layout, options: Options) -> list[str]:
     """All daemons, in the order of their start."""
     middle = ["mariadbd", "slurmdbd"] if options.accounting else []
-    return ["munged", *middle, "slurmctld", *(f"slurmd-{node}" for node in NODES)]
+    slurm = ["munged", *middle, "slurmctld", *(f"slurmd-{node}" for node in NODES)]
+    return [*slurm, *(containers.names(layout) if options.containers else [])]
 
 
 def prepare(layout: Layout, options: Options) -> None:
     """Write everything that the daemons read, from nothing."""
-    for folder in (*layout.runtime, layout.log):
-        shutil.rmtree(folder, ignore_errors=True)
-    layout.options.unlink(missing_ok=True)
+    clear(layout)
+    shutil.rmtree(layout.log, ignore_errors=True)
     for folder in (layout.etc, layout.run, layout.log, layout.spool, layout.devices):
         folder.mkdir(mode=0o755)
     _folder_of("slurm", layout.run / "slurm", layout.state)
@@ -46,6 +46,16 @@ def prepare(layout: Layout, options: Options) -> None:
     for daemon in ("slurmctld", "slurmdbd"):
         _private(layout.log / f"{daemon}.log", b"", "slurm", mode=0o644)
     layout.write_options(options)
+
+
+def clear(layout: Layout) -> None:
+    """Remove what belongs to a cluster that runs; none does. Raises ClusterError."""
+    docker.stop(layout)  # of a cluster that was killed: nothing may be removed through a mount of its
+    for path in layout.runtime:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _folder_of(user: str, *folders: Path) -> None:
@@ -155,9 +165,9 @@ def states(layout: Layout) -> dict[str, str]:
 
 def stop(layout: Layout, options: Options) -> None:
     """End the daemons, newest first, and every process of a job. Raises ClusterError if one will not die."""
-    order = [name for name in reversed(names(options)) if processes.alive(layout, name) is not None]
+    order = [name for name in reversed(names(layout, options)) if processes.alive(layout, name) is not None]
     slurm = [name for name in order if name.startswith("slurm")]
-    ground = [name for name in order if name not in slurm]
+    ground = [name for name in order if name not in (*slurm, *docker.NAMES)]
     jobs = processes.of_jobs(layout)
     for group in (slurm, ground):
         pids = {pid for name in group if (pid := processes.alive(layout, name)) is not None}
@@ -168,3 +178,5 @@ def stop(layout: Layout, options: Options) -> None:
         left = processes.end(left, signal.SIGKILL, 5)
         if left:
             raise ClusterError(f"these processes do not end: {' '.join(map(str, sorted(left)))}. See: ps -fp PID")
+        if group is slurm:
+            docker.stop(layout)

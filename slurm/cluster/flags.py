@@ -17,7 +17,12 @@ def parser() -> argparse.ArgumentParser:
     start = verbs.add_parser("start", parents=[common], help="start it, or make sure that it runs")
     start.set_defaults(verb="start")
     start.add_argument("--user", help="who runs jobs (default: who called sudo, else a system user `samebits`)")
-    start.add_argument("--base-port", type=int, metavar="PORT", help="first of six ports on 127.0.0.1 (default: 17000)")
+    start.add_argument(
+        "--base-port",
+        type=int,
+        metavar="PORT",
+        help="first of six ports on 127.0.0.1, of eight with --containers (default: 17000)",
+    )
     start.add_argument("--grace", type=int, metavar="N", help="GraceTime of partition gpu, in seconds (default: 5)")
     start.add_argument("--node-cpus", type=int, metavar="N", help="CPUs of each node (default: 2)")
     start.add_argument(
@@ -27,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
         "--no-accounting", dest="accounting", action="store_false", default=None, help="no slurmdbd, no database"
     )
     start.add_argument("--user-signal", action="store_true", default=None, help="preempt_send_user_signal")
+    start.add_argument(
+        "--containers", action="store_true", default=None, help="a Docker engine, a registry and Apptainer, too"
+    )
     start.add_argument("--install", action="store_true", help="install missing Debian packages with apt-get")
     _work_tree(start)
 

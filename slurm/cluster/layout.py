@@ -27,11 +27,17 @@ class Options:
     """SlurmctldParameters=preempt_send_user_signal."""
     min_job_age: int
     """Seconds after its end for which squeue and scontrol still know a job."""
+    containers: bool = False
+    """A Docker engine, a registry and Apptainer beside it."""
+
+    @property
+    def ports(self) -> range:
+        return range(self.base_port, self.base_port + (8 if self.containers else 6))
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Places under the root. `home` and `environment` outlive `stop`, so do the logs; the rest does not."""
+    """Places under the root. `home` and `environment` outlive `stop`, so do logs and images; the rest does not."""
 
     root: Path
 
@@ -96,9 +102,40 @@ class Layout:
         return self.root / "venv"
 
     @property
+    def images(self) -> Path:
+        """What the container engine keeps."""
+        return self.root / "images"
+
+    @property
+    def registry(self) -> Path:
+        """What the registry keeps."""
+        return self.images / "registry"
+
+    @property
+    def wheels(self) -> Path:
+        """Links to folders of wheels, where there are some to be served."""
+        return self.run / "wheels"
+
+    @property
+    def programs(self) -> Path:
+        """On the user's PATH before the system's: docker and apptainer."""
+        return self.root / "bin"
+
+    @property
+    def base(self) -> Path:
+        """File with the reference of the base image."""
+        return self.root / "base"
+
+    @property
+    def site(self) -> Path:
+        """The profile of a cluster with containers; it is there once they can be used."""
+        return self.root / "site.yaml"
+
+    @property
     def runtime(self) -> tuple[Path, ...]:
         """What `stop` removes."""
-        return (self.etc, self.run, self.munge, self.database, self.state, self.spool, self.devices, self.options)
+        folders = (self.etc, self.run, self.munge, self.database, self.state, self.spool, self.devices, self.programs)
+        return (*folders, self.base, self.site, self.options)
 
     def read_options(self) -> Options | None:
         """What the running cluster was started with; None when there is none."""

@@ -18,6 +18,20 @@ PROGRAMS = {
     "mariadb": "mariadb-server",
     "git": "git",
 }
+CONTAINERS = {
+    "containerd": "containerd",
+    "docker": "docker.io",
+    "docker-registry": "docker-registry",
+    "dockerd": "docker.io",
+    "fuse2fs": "fuse2fs",
+    "fusermount3": "fuse3",
+    "mksquashfs": "squashfs-tools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
+    "patchelf": "patchelf",
+    "runc": "runc",
+    "squashfuse": "squashfuse",
+}
 DATABASE = {"slurmdbd", "mariadb-server"}
 
 
@@ -29,20 +43,21 @@ def program(name: str) -> str:
     """Absolute path of a daemon. Raises ClusterError."""
     found = find(name)
     if found is None:
-        msg = f"`{name}` is not on this machine. Install it with: apt-get install {PROGRAMS.get(name, name)}"
+        msg = f"`{name}` is not on this machine. Install it with: apt-get install {(PROGRAMS | CONTAINERS).get(name, name)}"
         raise ClusterError(msg)
     return found
 
 
-def missing(*, accounting: bool) -> list[str]:
+def missing(*, accounting: bool, containers: bool = False) -> list[str]:
     """Debian packages to install, in a stable order."""
-    wanted = {package for name, package in PROGRAMS.items() if find(name) is None}
+    programs = PROGRAMS | (CONTAINERS if containers else {})
+    wanted = {package for name, package in programs.items() if find(name) is None}
     return sorted(wanted if accounting else wanted - DATABASE)
 
 
-def require(*, accounting: bool, install: bool) -> None:
+def require(*, accounting: bool, install: bool, containers: bool = False) -> None:
     """Install what is missing, or raise ClusterError with the exact command."""
-    packages = missing(accounting=accounting)
+    packages = missing(accounting=accounting, containers=containers)
     if not packages:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
@@ -64,7 +79,7 @@ def require(*, accounting: bool, install: bool) -> None:
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
             msg = f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}"
             raise ClusterError(msg)
-    left = missing(accounting=accounting)
+    left = missing(accounting=accounting, containers=containers)
     if left:
         msg = f"apt-get succeeded, yet these are still missing: {' '.join(left)}"
         raise ClusterError(msg)

@@ -127,6 +127,19 @@ def of_jobs(layout: Layout) -> set[int]:
     return family(found)
 
 
+def with_argument(text: str) -> set[int]:
+    """Processes that were started with this very argument."""
+    found = set()
+    for pid in _all():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if text.encode() in words:
+            found.add(pid)
+    return found
+
+
 def _is_stepd(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").startswith("slurmstepd")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster import containers
 from cluster.layout import ClusterError, Layout
 
 DEFAULT_USER = "samebits"
@@ -64,10 +65,11 @@ def variables(layout: Layout, account: pwd.struct_passwd) -> dict[str, str]:
         "USER": account.pw_name,
         "LOGNAME": account.pw_name,
         "SHELL": account.pw_shell or "/bin/sh",
-        "PATH": f"{layout.environment}/bin:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{layout.environment}/bin:{layout.programs}:/usr/local/bin:/usr/bin:/bin",
         "SLURM_CONF": str(layout.conf),
         "SAMEBITS_SITE": SITE,
         "VIRTUAL_ENV": str(layout.environment),
+        **containers.variables(layout),
     }
 
 
