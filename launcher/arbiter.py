@@ -25,6 +25,7 @@ from launcher import cluster
 from launcher.attempts import AttemptRecord, attempts
 from launcher.causes import Decision, Situation, decide
 from launcher.errors import LaunchError
+from launcher.history import idle, saved_step
 from launcher.placement import Placement
 from launcher.process import Result
 from launcher.record import Submission
@@ -63,7 +64,7 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
     history = attempts(run)
     mine = [record for record in history if record.job == job and record.restart == restarts]
     number = mine[-1].number if mine else 0
-    known = situation(history, job, restarts, placement, done=run.done.exists())
+    known = situation(run, history, job, restarts, placement)
 
     def settle(decision: Decision) -> Decision:
         evidence = {**decision.evidence, "job": job, "step_exit_code": step_code, "why": decision.why}
@@ -84,14 +85,12 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
     return Exit.SAVED if decision.action in {Action.REQUEUE, Action.NONE} else Exit.BROKEN
 
 
-def situation(
-    history: list[AttemptRecord], job: str, restarts: int, placement: Placement, *, done: bool = False
-) -> Situation:
+def situation(run: RunDir, history: list[AttemptRecord], job: str, restarts: int, placement: Placement) -> Situation:
     """What the tree and Slurm say about this start of the job. Slurm is not asked where its answer cannot matter."""
     mine = [record for record in history if record.job == job]
     this = next((record for record in reversed(mine) if record.restart == restarts), None)
     code = this.exit_code if this else None
-    if done and code is None:
+    if code is None and run.done.exists():
         code = Exit.DONE
     asked = code not in {Exit.DONE, Exit.REFUSED, Exit.FENCED}
     facts = _ask(job) if asked else None
@@ -103,21 +102,9 @@ def situation(
         signal_seconds=placement.signal_seconds,
         budgets=placement.budgets,
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
-        idle=_idle(mine, this),
+        idle=idle(mine, this, saved_step(run, history)),
         asked=asked,
     )
-
-
-def _idle(mine: list[AttemptRecord], this: AttemptRecord | None) -> int:
-    """Starts in a row, this one included, without a finished step. Earlier ones count if the time limit ended them."""
-    if this is None or (this.progress or 0) > 0:
-        return 0
-    count = 1
-    for record in reversed(mine[: mine.index(this)]):
-        if record.cause != Cause.TIME_LIMIT or (record.progress or 0) > 0:
-            break
-        count += 1
-    return count
 
 
 def name_ends(run: RunDir, job: str) -> None:

@@ -40,14 +40,16 @@ class AttemptRecord:
     lost_steps: int = 0
     """Steps of earlier attempts that it had to do again."""
     step: int | None = None
-    """The last step that it finished."""
+    """The last step that it finished, whether it was saved or not."""
+    saved_step: int | None = None
+    """The step of the checkpoint that it saved when it was asked to stop."""
     saved_seconds: float | None = None
     """From the signal to the published checkpoint."""
 
     @property
-    def progress(self) -> int | None:
-        """Steps that it added; None while that is not known."""
-        return self.step - (self.first_step or 0) if self.step is not None else None
+    def executed(self) -> int | None:
+        """Steps that it did, those that are lost included; None while that is not known."""
+        return max(0, self.step - (self.first_step or 0)) if self.step is not None else None
 
 
 def attempts(run: RunDir) -> list[AttemptRecord]:
@@ -89,7 +91,7 @@ def _signalled(record: AttemptRecord, line: Mapping[str, Any]) -> None:
 
 
 def _saved(record: AttemptRecord, line: Mapping[str, Any]) -> None:
-    record.step = line.get("step")
+    record.step = record.saved_step = line.get("step")
     record.saved_seconds = line.get("seconds")
 
 

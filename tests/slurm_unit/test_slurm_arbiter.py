@@ -63,11 +63,18 @@ class Job:
         program.write_text(SCONTROL.format(python=sys.executable, plan=str(plan), calls=str(calls), events=str(events)))
         program.chmod(0o755)
 
-    def attempt(self, number, code, step=None, *, restart=None, cause=None, action=None):
+    def attempt(  # noqa: PLR0913 - each is one thing that an event says
+        self, number, code, step=None, *, first=0, restart=None, cause=None, action=None, node="n1"
+    ):
+        """It goes on from step `first` (None: never gets there) and does steps up to `step`, which it saves if its code says so."""
         restart = number - 1 if restart is None else restart
-        start = {"event": Event.STARTED, "attempt": number, "time": "t", "node": "n1", "job": "7_1", "restart": restart}
+        start = {"event": Event.STARTED, "attempt": number, "time": "t", "node": node, "job": "7_1", "restart": restart}
         append_line(self.run.events, start)
-        append_line(self.run.events, {"event": Event.RESUMED, "attempt": number, "time": "t", "step": 0})
+        self.run.attempt_log(number).touch()
+        if first is not None:
+            append_line(self.run.events, {"event": Event.RESUMED, "attempt": number, "time": "t", "step": first})
+        if code == 75:
+            append_line(self.run.events, {"event": Event.SAVED, "attempt": number, "time": "t", "step": step or 0})
         if code is not None:
             append_line(
                 self.run.events, {"event": Event.ENDED, "attempt": number, "time": "t", "exit_code": code, "step": step}
@@ -220,16 +227,42 @@ def test_the_budget_ends_it(job, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("steps", "code", "action"), [((0, 0), 1, "stop"), ((0, 4), 75, "requeue"), ((4, 0), 75, "requeue")]
+    ("steps", "code", "action"), [((0, 0), 1, "stop"), ((0, 4), 75, "requeue"), ((4, 4), 75, "requeue")]
 )
 def test_time_limits_without_progress_end(job, monkeypatch, steps, code, action):
     first, second = steps
     job.attempt(1, 75, first, cause="time limit", action="requeue")
-    job.attempt(2, 75, second)
+    job.attempt(2, 75, second, first=first)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     job.scontrol(show=[(0, LIMIT.format(1))], requeue=[(0, "")])
     assert job.decide() == code
     assert job.decisions()[-1] == ("time limit", action)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "size", "action"), [(None, 0, "stop"), (7, 3, "requeue"), (7, 2, "stop"), (0, 3, "stop")]
+)
+def test_steps_that_no_checkpoint_holds_are_no_progress(job, monkeypatch, manifest, size, action):
+    """Killed at the limit twice, with fifty steps in the ledger each time: only what a whole checkpoint holds counts."""
+    job.attempt(1, -9, 50, cause="time limit", action="requeue")
+    job.attempt(2, -9, 50)
+    if manifest is not None:
+        publish_json(job.run.checkpoints / "a.pt.json", {"file": "a.pt", "bytes": 3, "step": manifest})
+        (job.run.checkpoints / "a.pt").write_bytes(b"abc"[:size])
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    job.scontrol(show=[(0, LIMIT.format(1))], requeue=[(0, "")])
+    job.decide()
+    assert job.decisions()[-1] == ("time limit", action)
+
+
+def test_a_preemption_between_two_time_limits_hides_nothing(job, monkeypatch):
+    job.attempt(1, 75, 0, cause="time limit", action="requeue")
+    job.attempt(2, 75, 0, cause="preempted", action="requeue")
+    job.attempt(3, 75, 0)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    job.scontrol(show=[(0, LIMIT.format(2))], requeue=[(0, "")])
+    job.decide()
+    assert job.decisions()[-1] == ("time limit", "stop")
 
 
 def test_a_full_disk_does_not_keep_it_out_of_the_queue(job, monkeypatch, capsys):

@@ -27,7 +27,7 @@ def test_one_attempt():
     (record,) = fold(FIRST)
     assert (record.number, record.node, record.job, record.restart) == (1, "n1", "7_0", 0)
     assert (record.signal, record.signalled, record.exit_code, record.step) == ("SIGTERM", "t3", 75, 9)
-    assert (record.cause, record.action, record.evidence, record.progress) == ("preempted", "requeue", {"a": 1}, 9)
+    assert (record.cause, record.action, record.evidence, record.executed) == ("preempted", "requeue", {"a": 1}, 9)
 
 
 def test_the_last_decision_counts():
@@ -36,7 +36,7 @@ def test_the_last_decision_counts():
     assert (record.action, record.decided) == ("stop", "t8")
 
 
-def test_attempts_come_in_order_and_progress_counts_from_where_it_went_on():
+def test_attempts_come_in_order_and_executed_steps_count_from_where_it_went_on():
     second = [
         {"event": Event.STARTED, "attempt": 2, "time": "t9", "node": "n2", "job": "7_0", "restart": 1},
         {
@@ -51,7 +51,7 @@ def test_attempts_come_in_order_and_progress_counts_from_where_it_went_on():
     ]
     first, record = fold([*second, *FIRST])
     assert first.number == 1
-    assert (record.progress, record.lost_steps, record.skipped[0]["file"], record.cause) == (3, 3, "d", None)
+    assert (record.executed, record.lost_steps, record.skipped[0]["file"], record.cause) == (3, 3, "d", None)
 
 
 def test_what_is_not_an_event_is_passed_over(tmp_path):

@@ -1,0 +1,52 @@
+"""What the attempts of a run say together: whether anything lasts, which nodes failed, how much was for nothing. Stdlib only."""
+
+import json
+from collections.abc import Sequence
+
+from jobs.contract import Cause
+from jobs.rundir import RunDir
+from launcher.attempts import AttemptRecord
+
+
+def saved_step(run: RunDir, attempts: Sequence[AttemptRecord]) -> int:
+    """The step from which a new start would go on: that of the newest whole checkpoint, 0 without one.
+
+    Whole by its size: hashing it is the business of the run that loads it. The ledger is not asked; a run without a checkpoint
+    grows it and loses it again."""
+    steps = [record.saved_step for record in attempts if record.saved_step is not None]
+    for manifest in run.checkpoints.glob("*.pt.json"):
+        try:
+            fields = json.loads(manifest.read_text(encoding="utf-8"))
+            if manifest.with_name(str(fields["file"])).stat().st_size == int(fields["bytes"]):
+                steps.append(int(fields["step"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return max(steps, default=0)
+
+
+def gains(attempts: Sequence[AttemptRecord], now: int) -> list[int]:
+    """Steps that each attempt added for good: where the next one that said so went on, less where it went on itself.
+
+    `now`: the step from which another start would go on."""
+    found: list[int] = []
+    after = now
+    for record in reversed(attempts):
+        before = record.first_step
+        found.append(0 if before is None else max(0, after - before))
+        after = before if before is not None else after
+    return found[::-1]
+
+
+def idle(attempts: Sequence[AttemptRecord], this: AttemptRecord | None, now: int) -> int:
+    """How many starts, this one included, have reached the time limit since the last step that lasts.
+
+    Starts that were preempted in between neither count nor speak for the run, unless they saved a step."""
+    if this is None:
+        return 0
+    count = 0
+    mine = attempts[: attempts.index(this) + 1]
+    for record, gain in zip(reversed(mine), reversed(gains(mine, now)), strict=True):
+        if gain > 0:
+            break
+        count += record is this or record.cause == Cause.TIME_LIMIT
+    return count
