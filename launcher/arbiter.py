@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,12 +29,14 @@ from launcher.errors import LaunchError
 from launcher.history import idle, saved_step
 from launcher.placement import Placement
 from launcher.process import Result
-from launcher.record import Submission
+from launcher.record import Submission, is_cancelled
 
 PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 """Seconds between questions to a controller that does not answer: a minute in all. A restart of it takes less."""
 ACCOUNTING_LAG: Final = (0.2, 0.3, 0.5, 1.0, 1.0)
 """Seconds between questions to accounting, which is told of a job's end in the background."""
+ROUNDS: Final = 3
+"""So often it is decided anew because the job's state changed between the question and the order."""
 ALREADY: Final = ("pending", "already")
 """Words of Slurm's refusal to requeue what is requeued."""
 
@@ -73,16 +76,16 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
         _say(job, number, decision)
         return decision
 
-    decision = settle(decide(known))
-    if decision.action is Action.REQUEUE:
-        refused = _persist(lambda: cluster.requeue(job))
-        if refused is not None:
-            why = f"{decision.why}; but `scontrol requeue {job}` failed: {refused}"
-            decision = settle(replace(decision, action=Action.STOP, why=why))
+    decision = _put_back(job, known, settle)
+    # Whoever cancels writes first and tells Slurm then: what is not seen here will be told to a job that waits in the queue.
+    if _comes_back(decision) and is_cancelled(run, placement.submission):
+        why = "`launch cancel` was asked for"
+        decision = settle(replace(decision, cause=Cause.CANCELLED, action=Action.STOP, why=why))
+        _persist(partial(cluster.cancel, [job]))
     name_ends(run, job)
     if decision.cause is Cause.DONE:
         return Exit.DONE
-    return Exit.SAVED if decision.action in {Action.REQUEUE, Action.NONE} else Exit.BROKEN
+    return Exit.SAVED if _comes_back(decision) else Exit.BROKEN
 
 
 def situation(run: RunDir, history: list[AttemptRecord], job: str, restarts: int, placement: Placement) -> Situation:
@@ -98,13 +101,42 @@ def situation(run: RunDir, history: list[AttemptRecord], job: str, restarts: int
         code=code,
         restarts=restarts,
         facts=facts,
-        now=datetime.now().astimezone().replace(tzinfo=None),
+        now=_clock(),
         signal_seconds=placement.signal_seconds,
         budgets=placement.budgets,
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
         idle=idle(mine, this, saved_step(run, history)),
+        cancelled=is_cancelled(run, placement.submission),
         asked=asked,
     )
+
+
+def _put_back(job: str, known: Situation, settle: Callable[[Decision], Decision]) -> Decision:
+    """Decide, and requeue where that is right; anew if the job was cancelled, or met its limit, since Slurm was asked."""
+    decision = settle(decide(known))
+    for _ in range(ROUNDS):
+        if decision.action is not Action.REQUEUE:
+            return decision
+        running = known.facts is not None and known.facts.state == "RUNNING"
+        refused = _persist(partial(cluster.requeue, job, ended=not running))
+        if refused is not None:
+            why = f"{decision.why}; but `scontrol requeue {job}` failed: {refused}"
+            return settle(replace(decision, action=Action.STOP, why=why))
+        facts = _ask(job)
+        if facts is None or facts.restarts > known.restarts:
+            return decision
+        known = replace(known, facts=facts, now=_clock())
+        decision = settle(decide(known))
+    return settle(replace(decision, action=Action.STOP, why=f"{decision.why}; but Slurm does not requeue it"))
+
+
+def _comes_back(decision: Decision) -> bool:
+    return decision.action is not Action.STOP and decision.cause is not Cause.DONE
+
+
+def _clock() -> datetime:
+    """Local time without a zone, as Slurm prints its own."""
+    return datetime.now().astimezone().replace(tzinfo=None)
 
 
 def name_ends(run: RunDir, job: str) -> None:

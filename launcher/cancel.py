@@ -10,7 +10,7 @@ from launcher import cluster
 from launcher.errors import ExitCode, fail
 from launcher.record import submissions
 from launcher.recover import recover
-from launcher.runstate import Record, RunState, State, examine, is_alive
+from launcher.runstate import Record, RunState, examine, is_alive
 
 
 def cancel(tree: Tree, seed: int | None) -> int:
@@ -38,23 +38,33 @@ def cancel(tree: Tree, seed: int | None) -> int:
 
 
 def _slurm(tree: Tree, states: Sequence[RunState]) -> None:
+    """The tree is told first: an arbiter that is about to requeue, and a start that Slurm makes nevertheless, look there."""
+    recorded = _record(tree, frozenset(state.seed for state in states))
     jobs = {state.job: state for state in states if state.job is not None}
     for state in states:
         if state.job is None:
-            _say(f"seed {state.seed}: it is being submitted at this moment; cancel it again when it has a job id")
+            _say(f"seed {state.seed}: it is being submitted at this moment; it ends when it starts, if not before")
     if not jobs:
         return
     answer = cluster.cancel(jobs)
     if not answer.ok:
-        hint = "`squeue --me` shows what is still there."
+        hint = "`squeue --me` shows what is still there." + (" None of it will be requeued." if recorded else "")
         raise fail(ExitCode.CLUSTER, f"scancel: {cluster.first_line(answer)}.", hint=hint, evidence=answer.evidence())
-    waiting = {state.seed for state in states if state.state is not State.RUNNING}
-    for submission in submissions(tree) if waiting else ():
-        for seed in waiting.intersection(submission.seeds):
-            submission.cancelled(tree, seed)
     for job, state in jobs.items():
         where = f" on {state.node}" if state.node and state.state == "running" else ""
         _say(f"seed {state.seed}: cancelled, job {job}, which was {state.state}{where}")
+
+
+def _record(tree: Tree, seeds: frozenset[int]) -> bool:
+    """Whether the wish stands in the tree. A disk without room must not keep Slurm from being told."""
+    try:
+        for submission in submissions(tree) if seeds else ():
+            for seed in seeds.intersection(submission.seeds):
+                submission.cancel(tree, seed)
+    except OSError as error:
+        _say(f"The tree cannot be written, so only Slurm is told: {error}")
+        return False
+    return True
 
 
 def _local(tree: Tree, states: Sequence[RunState], *, alone: bool) -> bool:

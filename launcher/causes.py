@@ -93,6 +93,9 @@ TABLE: Final[Mapping[Outcome, Mapping[Word, tuple[Cause, Action]]]] = {
 }
 
 
+_MAY_BE_CANCELLED: Final = frozenset({Outcome.SAVED, Outcome.KILLED, Outcome.SILENT})
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """All that a decision depends on."""
@@ -111,6 +114,8 @@ class Situation:
     """Requeues of this submission so far, by cause."""
     idle: int = 0
     """Starts in a row, this one included, that reached the time limit without finishing a step."""
+    cancelled: bool = False
+    """Whether `launch cancel` was asked for this submission of it."""
     asked: bool = True
     """Whether Slurm was asked at all: where its answer cannot matter, it is not."""
 
@@ -130,6 +135,8 @@ def decide(now: Situation) -> Decision:
     said, word = outcome(now.code), slurm_word(now)
     cause, action = TABLE[said][word]
     why = f"the run said {said}" + ("" if word is Word.MUTE and not now.asked else f", Slurm says {word}")
+    if now.cancelled and said in _MAY_BE_CANCELLED:
+        cause, action, why = Cause.CANCELLED, STOP, f"{why}; `launch cancel` was asked for"
     if action is REQUEUE:
         limit = now.budgets.get(cause)
         if limit is not None and now.used.get(cause, 0) >= limit:

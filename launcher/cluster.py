@@ -211,12 +211,15 @@ def find_comment(comment: str, folder: str) -> str | None:
     return None
 
 
-def requeue(job: str) -> Result:
-    """Put `ARRAYJOB_TASK` back into the queue. Never the raw id: that is the whole array's."""
+def requeue(job: str, *, ended: bool) -> Result:
+    """Put `ARRAYJOB_TASK` back into the queue. Never the raw id: that is the whole array's.
+
+    Without `ended` Slurm does so only if the job still runs, which it looks at in the same moment: a scancel that came first
+    wins. It says nothing if it did nothing."""
     if "_" not in job:
         msg = f"{job} would name the whole array"
         raise ValueError(msg)
-    return run(["scontrol", "requeue", job], timeout=15)
+    return run(["scontrol", "requeue", *([] if ended else ["incomplete"]), job], timeout=15)
 
 
 def end_of_start(job: str, restarts: int) -> str | None:

@@ -6,10 +6,10 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from jobs.files import publish_json
-from jobs.rundir import Tree
+from jobs.rundir import RunDir, Tree
 
 State = Literal["intent", "submitted", "failed", "cancelled"]
 
@@ -54,9 +54,12 @@ class Submission:
         for seed in self.seeds:
             run = tree.run(seed)
             run.logs.mkdir(parents=True, exist_ok=True)
-            if _id_in(run.submission) > self.id:
+            if _fields(run.submission).get("id", "") > self.id:
                 continue
-            publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed)})
+            state = (
+                "cancelled" if is_cancelled(run, self.id) else self.state
+            )  # it may be cancelled while it is submitted
+            publish_json(run.submission, self._of(seed) | {"state": state})
         return self
 
     @classmethod
@@ -65,21 +68,33 @@ class Submission:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**fields, "seeds": tuple(fields["seeds"])})
 
-    def cancelled(self, tree: Tree, seed: int) -> None:
-        """Record that a seed was cancelled while it waited: Slurm keeps no trace of such a task."""
+    def cancel(self, tree: Tree, seed: int) -> None:
+        """Record that a seed is to end for good, before Slurm is told: from here on nothing of this submission brings it back, and
+        a start of it ends at once. Slurm keeps no trace of a task that was cancelled while it waited. Raises OSError."""
         run = tree.run(seed)
-        if _id_in(run.submission) == self.id:
-            publish_json(run.submission, asdict(self) | {"seed": seed, "job": self.job_of(seed), "state": "cancelled"})
+        if _fields(run.submission).get("id") == self.id:
+            publish_json(run.submission, self._of(seed) | {"state": "cancelled"})
+
+    def _of(self, seed: int) -> dict[str, Any]:
+        return asdict(self) | {"seed": seed, "job": self.job_of(seed)}
 
     def with_state(self, state: State, job: str | None = None) -> "Submission":
         return replace(self, state=state, job=job if job is not None else self.job)
 
 
-def _id_in(path: Path) -> str:
+def is_cancelled(run: RunDir, submission: str) -> bool:
+    """Whether somebody has asked by `launch cancel` that this submission of a run ends for good."""
+    fields = _fields(run.submission)
+    return fields.get("id") == submission and fields.get("state") == "cancelled"
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """A seed's record; empty when there is none that can be read."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def new_id(tree: Tree) -> str:

@@ -23,6 +23,7 @@ from launcher.engines import Command, NodeOptions, Start, engine
 from launcher.errors import LaunchError, Problem
 from launcher.inputs import hub_cache
 from launcher.placement import Placement
+from launcher.record import is_cancelled
 
 PR_SET_PDEATHSIG: Final = 1
 POLL_SECONDS: Final = 0.2
@@ -52,6 +53,9 @@ def start(specification: str, placement: str) -> int:
         print(f"{run.name} seed {run.seed}: done already", flush=True)
         return Exit.DONE
     place = Placement.read(Path(placement))
+    if is_cancelled(run, place.submission):
+        print(f"{run.name} seed {run.seed}: cancelled, so it does not start", flush=True)
+        return Exit.SAVED
     attempt = run.take_attempt()
     append_line(run.events, _started(attempt))
     with run.attempt_log(attempt).open("ab", buffering=0) as log:

@@ -18,7 +18,7 @@ LIMIT = (
 )
 
 SCONTROL = """#!{python}
-import json, sys
+import json, re, sys
 from pathlib import Path
 plan = Path({plan!r})
 answers = json.loads(plan.read_text())
@@ -26,6 +26,11 @@ with Path({calls!r}).open("a") as file:
     file.write(json.dumps([sys.argv[1:], {events!r} and Path({events!r}).read_text()]) + "\\n")
 code, text = answers[sys.argv[1]].pop(0) if len(answers[sys.argv[1]]) > 1 else answers[sys.argv[1]][0]
 plan.write_text(json.dumps(answers))
+back = plan.with_name("back")
+if sys.argv[1] == "requeue" and code == 0 and not text:
+    back.touch()
+if sys.argv[1] == "show" and back.exists():  # as Slurm does: it waits in the queue, though its script still runs
+    text = re.sub("Restarts=([0-9]+)", lambda found: "Restarts=" + str(int(found[1]) + 1), text)
 (sys.stdout if code == 0 else sys.stderr).write(text + "\\n")
 sys.exit(code)
 """
@@ -36,13 +41,13 @@ class Job:
     """A job's start on the node: its tree, its environment, and a scontrol that answers by a list."""
 
     def __init__(self, folder, monkeypatch):
-        self.folder = folder
+        self.folder, self.monkeypatch = folder, monkeypatch
         self.tree = Tree(folder / "experiments" / "x")
         self.run = self.tree.run(5)
         for each in self.run.folders:
             each.mkdir(parents=True)
-        submission = Submission("a", "slurm", "submitted", (4, 5), "7", None, "gpu", "h", 1, "t").write(self.tree)
-        self.placement = submission.folder(self.tree) / "placement.json"
+        self.submission = Submission("a", "slurm", "submitted", (4, 5), "7", None, "gpu", "h", 1, "t").write(self.tree)
+        self.placement = self.submission.folder(self.tree) / "placement.json"
         self.budgets({"preempted": 3})
         self.run.events.touch()
         (folder / "bin").mkdir()
@@ -59,9 +64,19 @@ class Job:
     def scontrol(self, **answers):
         plan, calls, events = self.folder / "plan", self.folder / "calls", self.run.events
         plan.write_text(json.dumps(answers))
-        program = self.folder / "bin" / "scontrol"
-        program.write_text(SCONTROL.format(python=sys.executable, plan=str(plan), calls=str(calls), events=str(events)))
-        program.chmod(0o755)
+        self.program(
+            "scontrol",
+            SCONTROL.format(python=sys.executable, plan=str(plan), calls=str(calls), events=str(events)),
+        )
+
+    def program(self, name, text):
+        file = self.folder / "bin" / name
+        file.write_text(text)
+        file.chmod(0o755)
+        return file
+
+    def cancel(self):
+        self.submission.cancel(self.tree, 5)
 
     def attempt(  # noqa: PLR0913 - each is one thing that an event says
         self, number, code, step=None, *, first=0, restart=None, cause=None, action=None, node="n1"
@@ -105,9 +120,9 @@ def test_a_preempted_run_goes_back_by_its_array_task_and_is_recorded_before(job,
     job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
     assert job.decide() == 75
     assert job.decisions() == [("preempted", "requeue")]
-    (show, _), (requeue, events) = job.calls()
+    (show, _), (requeue, events), _ = job.calls()
     assert show[-1] == "7_1"
-    assert requeue == ["requeue", "7_1"]
+    assert requeue == ["requeue", "incomplete", "7_1"]
     assert '"decided"' in events
     assert capsys.readouterr().out.startswith("samebits: job 7_1, attempt 1: preempted: back into the queue (")
 
@@ -134,9 +149,83 @@ def test_without_scontrol_too(job):
     assert job.decisions() == [("unknown", "stop")]
 
 
+def test_a_job_that_has_ended_is_requeued_whatever_its_state(job):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, LIMIT.format(0))], requeue=[(0, "")])
+    assert job.decide() == 75
+    assert job.calls()[1][0] == ["requeue", "7_1"]
+
+
+def test_a_scancel_between_the_question_and_the_order_wins(job):
+    """Slurm requeues only what still runs, says nothing when it did nothing, and is asked again."""
+    job.attempt(1, 75, 9)
+    cancelled = GRACE.replace("RUNNING", "COMPLETING")
+    job.scontrol(show=[(0, GRACE), (0, cancelled)], requeue=[(0, " ")])
+    assert job.decide() == 1
+    assert job.decisions() == [("preempted", "requeue"), ("cancelled", "stop")]
+    assert sum(call[0] == "requeue" for call, _ in job.calls()) == 1
+
+
+def test_a_time_limit_between_the_question_and_the_order_is_requeued_as_such(job):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE), (0, LIMIT.format(0))], requeue=[(0, " "), (0, "")])
+    assert job.decide() == 75
+    assert job.decisions() == [("preempted", "requeue"), ("time limit", "requeue")]
+    assert [call for call, _ in job.calls() if call[0] == "requeue"] == [
+        ["requeue", "incomplete", "7_1"],
+        ["requeue", "7_1"],
+    ]
+
+
+def test_a_slurm_that_says_yes_and_does_nothing_is_not_asked_for_ever(job, capsys):
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, " ")])
+    assert job.decide() == 1
+    assert job.decisions()[-1] == ("preempted", "stop")
+    assert "does not requeue it" in capsys.readouterr().out
+
+
+def test_a_run_that_was_cancelled_is_not_requeued(job):
+    job.attempt(1, 75, 9)
+    job.cancel()
+    job.scontrol(show=[(0, GRACE)])
+    assert job.decide() == 1
+    assert job.decisions() == [("cancelled", "stop")]
+
+
+def test_cancelled_between_the_question_and_the_requeue_is_taken_out_of_the_queue_again(job):
+    """`launch cancel` writes, the requeue comes, and only then scancel would: whoever comes second sees the other."""
+    job.attempt(1, 75, 9)
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
+    told = job.program("scancel", f"#!/bin/sh\necho $* > {job.folder}/told\n")
+    order, job.before_requeue = arbiter.cluster.requeue, job.cancel
+    job.monkeypatch.setattr(arbiter.cluster, "requeue", lambda *a, **k: (job.before_requeue(), order(*a, **k))[1])
+    assert job.decide() == 1
+    assert job.decisions() == [("preempted", "requeue"), ("cancelled", "stop")]
+    assert (told.parent.parent / "told").read_text() == "7_1\n"
+
+
+def test_a_wish_of_an_older_submission_says_nothing_about_this_one(job):
+    job.attempt(1, 75, 9)
+    job.cancel()
+    Submission("b", "slurm", "submitted", (4, 5), "7", None, "gpu", "h", 1, "t").write(job.tree)
+    job.placement.write_text(job.placement.read_text().replace('"a"', '"b"'))
+    job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
+    assert job.decide() == 75
+
+
+def test_a_crash_stays_a_crash_when_it_was_cancelled_too(job):
+    job.attempt(1, 1, 9)
+    job.cancel()
+    job.scontrol(show=[(0, GRACE)])
+    assert job.decide() == 1
+    assert job.decisions() == [("crashed", "stop")]
+
+
 def test_slurm_was_faster_and_that_counts_as_done(job):
     job.attempt(1, 75, 9)
-    job.scontrol(show=[(0, GRACE)], requeue=[(1, "Job is pending execution for job 7_1")])
+    again = GRACE.replace("Restarts=0", "Restarts=1")
+    job.scontrol(show=[(0, GRACE), (0, again)], requeue=[(1, "Job is pending execution for job 7_1")])
     assert job.decide() == 75
     assert job.decisions() == [("preempted", "requeue")]
 
