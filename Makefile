@@ -1,6 +1,6 @@
 # Every goal does its own set-up. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format types contracts unit cluster-tests cluster cluster-stop lock bench
+.PHONY: help setup quickstart test lint format types contracts unit cluster-tests container-tests cluster cluster-stop lock bench
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 TESTS := $(BIN)/python -m pytest --must-run --durations=15
@@ -27,6 +27,7 @@ test:  ## everything: set-up, lint, types, import contracts, all tests on a real
 	$(call stage,contracts,$(MAKE) contracts)
 	$(call stage,unit tests,$(MAKE) unit)
 	$(call stage,cluster tests,$(MAKE) cluster-tests)
+	$(call stage,container tests,$(MAKE) container-tests)
 
 lint: setup  ## ruff, on code and on its form
 	@$(BIN)/ruff check
@@ -42,14 +43,17 @@ types: setup  ## mypy, strict
 contracts: setup  ## who may import whom
 	@$(BIN)/lint-imports --no-cache
 
-unit: setup  ## all tests but those on Slurm
-	@$(TESTS) -n 2 --ignore=tests/cluster tests
+unit: setup  ## all tests but those on Slurm and in containers
+	@$(TESTS) -n 2 --ignore=tests/cluster --ignore=tests/container tests
 
 cluster-tests: setup  ## the tests on Slurm (as root, or with a sudo that asks nothing; installs Debian's packages)
 	@$(TESTS) tests/cluster
 
-cluster: setup  ## start a real four-node Slurm on this machine (docs/testcluster.md)
-	@slurm/testcluster start --install
+container-tests: setup  ## the tests in Docker and Apptainer on Slurm (as root, or with such a sudo; installs Debian's packages)
+	@$(TESTS) tests/container
+
+cluster: setup  ## start a real four-node Slurm on this machine, CONTAINERS=1 with Docker and Apptainer (docs/testcluster.md)
+	@slurm/testcluster start --install $(if $(CONTAINERS),--containers)
 
 cluster-stop:  ## stop it; keeps the user's home
 	@slurm/testcluster stop

@@ -34,7 +34,8 @@ def start(layout: Layout, account: pwd.struct_passwd) -> None:
     processes.start(layout, containerd)
     processes.wait_until(layout, containerd, _socket(layout, "containerd").exists)
     if processes.alive(layout, "dockerd") is None:
-        _socket(layout, "docker").unlink(missing_ok=True)
+        for left in (_socket(layout, "docker"), layout.run / "docker" / "pid"):
+            left.unlink(missing_ok=True)
         bridge.make(_bridge(layout))
     dockerd = _dockerd(layout, account)
     processes.start(layout, dockerd)

@@ -1,13 +1,12 @@
 """The tiny project on a cluster: how tests submit it as its user, and read what became of it."""
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster_ground import REPOSITORY, Cluster, until
+from cluster_ground import REPOSITORY, SUDO, Cluster, until
 
 from jobs.files import read_lines
 from jobs.rundir import RunDir, Tree
@@ -111,6 +110,5 @@ def click_pin() -> str:
 
 def as_root(cluster: Cluster, *argv: str) -> str:
     """A command of Slurm's administrator."""
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
-    argv = (*sudo, "env", f"SLURM_CONF={cluster.root}/etc/slurm.conf", *argv)
+    argv = (*SUDO, "env", f"SLURM_CONF={cluster.root}/etc/slurm.conf", *argv)
     return subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout

@@ -17,8 +17,9 @@ import pytest
 
 Answer = TypeVar("Answer")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 TESTCLUSTER = REPOSITORY / "slurm" / "testcluster"
+SUDO = [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
 ROOTS = Path("/var/tmp")
 PREFIX = "samebits-test-"
 """Followed by the process id of the session that owns it, so that what a killed session left is known for what it is."""
@@ -26,12 +27,11 @@ PREFIX = "samebits-test-"
 
 def call(*argv: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Call slurm/testcluster as root. A failure is an error of the test session, with what it said."""
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
-    if sudo and shutil.which("sudo") is None:
+    if SUDO and shutil.which("sudo") is None:
         pytest.fail(
             "the cluster's tests must run as root, or with a sudo that asks no password; there is no sudo here."
         )
-    command = [*sudo, sys.executable, str(TESTCLUSTER), *argv]
+    command = [*SUDO, sys.executable, str(TESTCLUSTER), *argv]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=timeout
     )
@@ -163,10 +163,9 @@ class Cluster:
 def command_of(
     cluster: Cluster, argv: Sequence[str | Path], cwd: Path | None, env: Mapping[str, str] | None
 ) -> list[str]:
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
     place = [] if cwd is None else ["--chdir", str(cwd)]
     given = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
-    start = [*sudo, sys.executable, str(TESTCLUSTER), "run", "--root", str(cluster.root), "--keep", *place, "--"]
+    start = [*SUDO, sys.executable, str(TESTCLUSTER), "run", "--root", str(cluster.root), "--keep", *place, "--"]
     return [*start, *given, *map(str, argv)]
 
 
@@ -211,10 +210,10 @@ def free_ports(count: int) -> int:
 
 
 def start_cluster(name: str, *options: str) -> Cluster:
-    """Start a cluster of this session's, for a test that needs another one than `cluster`. `name` is a letter or two."""
+    """Start a cluster with these options of `start`. `name`, a letter or two, tells it from the others of this session."""
     root = ROOTS / f"{PREFIX}{os.getpid()}{name}"
-    port = str(free_ports(6))
-    call("start", "--root", str(root), "--base-port", port, "--install", "--work-tree", *options)
+    port = str(free_ports(8))
+    call("start", "--root", str(root), "--base-port", port, "--install", "--work-tree", *options, timeout=900)
     user = call("run", "--root", str(root), "--keep", "--", "id", "-un").stdout.strip()
     return Cluster(root, user)
 
