@@ -1,9 +1,10 @@
-"""Which commit an experiment runs: once it has begun, its own, whatever is checked out by now (R17, R24)."""
+"""Which commit and image an experiment runs: once it has begun, its own, whatever is checked out by now (R17, R24)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from jobs.contract import Cause
+from jobs.contract import Cause, ImagePin
 from jobs.rundir import Tree
 from launcher import source, tree
 from launcher.attempts import attempts
@@ -40,6 +41,29 @@ def own_source(loaded: "Loaded", code: Source, there: Tree) -> Source:
     return found if codes == {f"git-tree:{found.code_tree}"} else code
 
 
+def own_pin(there: Tree, seeds: Sequence[int]) -> ImagePin | None:
+    """What the unfinished runs of an experiment are pinned to; None for a new one."""
+    pins = {ImagePin(**kept["image"]) for _, kept in _unfinished(there, seeds)}
+    return pins.pop() if len(pins) == 1 else None
+
+
+def check_pin(there: Tree, began: ImagePin, made: ImagePin) -> None:
+    """That an image that was made anew is the one that the experiment began with. Raises LaunchError (IMAGE)."""
+    old, new = (replace(pin, manifest=None) for pin in (began, made))
+    if old != new:
+        changed = [field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name)]
+        lines = [f"{name}: {getattr(old, name)} -> {getattr(new, name)}" for name in changed]
+        hint = "\n".join(
+            [
+                *lines,
+                "Take it from where it still is: `launch image pull CONFIG`, or `launch image import FILE`.",
+                "For the image of now, give the config a new name.",
+            ]
+        )
+        what = f"The image that `{there.name}` began with is not here any more, and what was made anew is another one."
+        raise fail(ExitCode.IMAGE, what, where=str(there.root), hint=hint)
+
+
 def note(experiment: str, code: Source, own: Source) -> str:
     """One line for a person; empty where what is checked out is what runs."""
     if own == code:
@@ -50,7 +74,7 @@ def note(experiment: str, code: Source, own: Source) -> str:
     )
 
 
-def _unfinished(there: Tree, seeds: list[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _unfinished(there: Tree, seeds: Sequence[int]) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for seed in seeds:
         run = there.run(seed)
         kept = tree.pinned(run)

@@ -48,7 +48,7 @@ def ensure(store: Path) -> Bundle:
 def is_whole(bundle: Bundle) -> bool:
     """Whether it is there, and is by content what it is by name."""
     try:
-        return _digest(bundle.path.read_bytes()) == bundle.digest
+        return digest_of(bundle.path.read_bytes()) == bundle.digest
     except OSError:
         return False
 
@@ -59,10 +59,11 @@ def find(store: Path, digest: str) -> Bundle:
 
 
 def _bundle(store: Path, data: bytes) -> Bundle:
-    return find(store, _digest(data))
+    return find(store, digest_of(data))
 
 
-def _digest(data: bytes) -> str:
+def digest_of(data: bytes) -> str:
+    """``sha256:`` of a bundle's bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from jobs.contract import ImagePin
 from jobs.files import now
 from jobs.rundir import Tree
-from launcher import __version__, given, inputs, show, tree
+from launcher import __version__, begun, given, inputs, roots, show, tree
 from launcher.config.load import Loaded
 from launcher.engines import engine
 from launcher.errors import ExitCode, LaunchError
@@ -46,9 +47,23 @@ def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bo
 
         # Before anything is written: a name is not to be taken by a launch that could never have been submitted.
         request.check(plan.slurm, plan.tree)
-    pin = engine(plan.image.engine).ensure(plan.image, plan.workshop, print)
-    opened = tree.open_tree(plan, pin)
+    opened = tree.open_tree(plan, _image(plan))
     return _on_slurm(plan, opened, wait=wait) if plan.slurm is not None else _here(plan, opened)
+
+
+def _image(plan: Plan) -> ImagePin:
+    """The image of the runs: that which they began with, where it is whole; else the one of their commit, found or made."""
+    image, there = engine(plan.image.engine), Tree(plan.tree)
+    lock = plan.image.key if plan.image.build else f"sha256:{plan.image.lock_sha256}"
+    roots.register(plan.store, plan.tree, [lock, f"git-tree:{plan.source.code_tree}"])
+    began = begun.own_pin(there, [run.seed for run in plan.runs])
+    if began is not None and not image.verify(began, plan.node):
+        return began
+    made = image.ensure(plan.image, plan.workshop, print)
+    if began is None:
+        return made
+    begun.check_pin(there, began, made)
+    return began
 
 
 def plan_for(config: Path, flags: Flags) -> Plan:

@@ -6,9 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from json import loads
 from pathlib import Path
 from typing import Any, Final
@@ -42,10 +42,14 @@ class Made:
     def read(cls, store: Path, key: str, engine: str) -> "Made | None":
         """None where none was made, or its record cannot be read: then it is made anew."""
         try:
-            fields = loads(made_path(store, key, engine).read_text(encoding="utf-8"))
-            return cls(**{**fields, "packages": tuple(fields["packages"])})
+            return cls.of(loads(made_path(store, key, engine).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError):
             return None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Made":
+        """From what `asdict` made of it. Raises TypeError or KeyError."""
+        return cls(**{**fields, "packages": tuple(fields["packages"])})
 
     def write(self, store: Path) -> "Made":
         path = made_path(store, self.key, self.engine)
@@ -72,14 +76,65 @@ def blob_path(store: Path, digest: str, suffix: str) -> Path:
     return store / "blobs" / f"sha256-{digest.removeprefix('sha256:')}{suffix}"
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One thing that a store holds, for people and for who tidies up. Engines list theirs (`stored`), and remove what is no file
+    (`discard`)."""
+
+    kind: str
+    """`environment`, `code`, `launcher`, `lock` or `leftover`."""
+    engine: str
+    """Empty where it belongs to none."""
+    name: str
+    """An environment's key, a code layer's tree, a hash."""
+    size: int | None
+    """Bytes that removing it frees; None where its engine cannot be asked from here."""
+    since: float
+    """When it was made, in seconds since 1970."""
+    names: frozenset[str]
+    """By which pins refer to it."""
+    lock: str
+    """Name of the lock that is held while it is made."""
+    paths: tuple[Path, ...] = ()
+    """Its files and folders. Empty where only its engine can remove it."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """For people: base, python ..."""
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder. What vanishes meanwhile has none."""
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+        return sum(size(inside) for inside in path.iterdir())
+    except OSError:
+        return 0
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder of the store, read-only as it is. A folder is renamed first: nobody finds half of it.
+
+    Raises OSError; what is not there is removed already."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
+    path.rename(doomed)
+    for folder, _, _ in os.walk(doomed):
+        Path(folder).chmod(0o700)
+    shutil.rmtree(doomed)
+
+
 @contextmanager
-def locked(store: Path, name: str) -> Iterator[None]:
-    """Hold a lock of the store while something is made. Look again once it is held: another may have made it meanwhile."""
+def locked(store: Path, name: str, *, seconds: float = -1) -> Iterator[None]:
+    """Hold a lock of the store while something is made. Look again once it is held: another may have made it meanwhile.
+
+    Waits as long as it takes, or `seconds`: then filelock.Timeout."""
     from filelock import FileLock
 
     folder = store / "locks.held"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{name}.lock"):
+    with FileLock(folder / f"{name}.lock", timeout=seconds):
         yield
 
 

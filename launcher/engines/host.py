@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.contract import ImagePin
@@ -15,7 +16,7 @@ from launcher import lock
 from launcher.engines import Command, ImageRequest, NodeOptions, Say, Start, Workshop
 from launcher.errors import ExitCode, LaunchError, Problem, fail
 from launcher.gittree import tree_hash
-from launcher.store import code_folder, lock_path, publish_folder
+from launcher.store import Stored, code_folder, lock_path, publish_folder, size
 
 PREFIX = "git-tree:"
 
@@ -94,6 +95,19 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
 def clean(run_id: str) -> None:
     """Nothing can be left behind: the run dies with its task (PR_SET_PDEATHSIG)."""
     del run_id
+
+
+def stored(store: Path) -> Iterator[Stored]:
+    """The code folders and the locks of a store. Docker and Apptainer have code layers of their own."""
+    for kind, paths in (("code", store.glob("code/[0-9a-f]*")), ("lock", store.glob("locks/*.lock"))):
+        for path in paths:
+            digest = path.name.removesuffix(".lock")
+            name = f"{PREFIX}{digest}" if kind == "code" else f"sha256:{digest}"
+            if kind == "code" and not path.is_dir():
+                continue
+            yield Stored(
+                kind, "host", digest, size(path), path.stat().st_mtime, frozenset({name}), path.name, paths=(path,)
+            )
 
 
 def _environment(text: str, where: str) -> list[Problem]:

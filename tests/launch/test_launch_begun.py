@@ -105,3 +105,19 @@ def test_what_began_with_uncommitted_changes_cannot_be_found_again(tmp_path: Pat
     result = project.launch("configs/x.yaml")
     assert result.returncode == ExitCode.TREE
     assert "uncommitted changes" in result.stderr
+
+
+def test_another_image_than_the_one_it_began_with(project: Project) -> None:
+    """What was there then is not there any more: here, the interpreter."""
+    for seed in (0, 1):
+        specification = project.tree.run(seed).specification
+        value = json.loads(specification.read_text())
+        value["image"]["python"] = "3.0.1"
+        specification.chmod(0o644)
+        specification.write_text(json.dumps(value))
+    before = project.files()
+    result = project.launch("configs/x.yaml")
+    assert result.returncode == ExitCode.IMAGE
+    assert "python: 3.0.1 -> 3." in result.stderr
+    assert "launch image import" in result.stderr
+    assert project.files() == before
