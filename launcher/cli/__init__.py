@@ -19,6 +19,7 @@ VERBS: Final = {
     "status": "What has become of the runs.",
     "logs": "What a run has written, attempt by attempt.",
     "cancel": "Stop an experiment's runs for good.",
+    "image": "Build, move, list and remove images.",
     "schema": "Print the JSON Schema of a config, for editors.",
 }
 """Every verb with the first line of its help, so that `launch --help` loads none of them. A test compares."""

@@ -33,6 +33,18 @@ class TimeLimit(click.ParamType[str]):
         return str(value)
 
 
+class Span(click.ParamType[float]):
+    """`12h`, `30d`, `8w` or a plain number of days, in seconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([0-9]{1,6})([hdw]?)", str(value), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is not a span such as 12h, 30d or 8w.", param, ctx)
+        return int(found[1]) * {"h": 3600, "w": 7 * 86400}.get(found[2], 86400)
+
+
 experiments = click.option(
     "--experiments",
     type=click.Path(file_okay=False, path_type=Path),
