@@ -20,6 +20,8 @@ Answer = TypeVar("Answer")
 REPOSITORY = Path(__file__).resolve().parents[1]
 TESTCLUSTER = REPOSITORY / "slurm" / "testcluster"
 SUDO = [] if os.geteuid() == 0 else ["sudo", "-n", "--"]
+GRACE = 90
+"""Seconds that tests leave a preempted run to save and to be decided about. Nothing waits for them to pass."""
 ROOTS = Path("/var/tmp")
 PREFIX = "samebits-test-"
 """Followed by the process id of the session that owns it, so that what a killed session left is known for what it is."""
@@ -40,7 +42,7 @@ def call(*argv: str, check: bool = True, timeout: float = 300) -> subprocess.Com
     return done
 
 
-def until(probe: Callable[[], Answer], what: str, seconds: float = 60) -> Answer:
+def until(probe: Callable[[], Answer], what: str, seconds: float = 120) -> Answer:
     """Ask until the answer is true, and return it. Fails with the last answer."""
     end = time.monotonic() + seconds
     while not (answer := probe()):
@@ -78,7 +80,7 @@ class Cluster:
         cwd: Path | None = None,
         check: bool = True,
         env: Mapping[str, str] | None = None,
-        timeout: float = 120,
+        timeout: float = 300,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end; in the clone of the repository unless `cwd` says otherwise. `env` is added."""
         return subprocess_of(self, argv, cwd, env, check=check, timeout=timeout)
@@ -99,7 +101,7 @@ class Cluster:
         line = next(iter(done.stdout.splitlines()), "")
         return dict(re.findall(r"(\S+?)=(\S*)", line))
 
-    def wait(self, job: str, states: str | Sequence[str], seconds: float = 90) -> dict[str, str]:
+    def wait(self, job: str, states: str | Sequence[str], seconds: float = 180) -> dict[str, str]:
         """Wait until a job is in one of these states. Returns its fields."""
         wanted = {states} if isinstance(states, str) else set(states)
         seen: list[dict[str, str]] = []
@@ -111,7 +113,7 @@ class Cluster:
         until(there, f"job {job} is {' or '.join(sorted(wanted))}", seconds)
         return seen[0]
 
-    def preempt(self, nodes: str | int = "all", *, seconds: float = 90) -> str:
+    def preempt(self, nodes: str | int = "all", *, seconds: float = 180) -> str:
         """Take nodes away from partition `gpu`: a job in `high` that wants them whole. Returns its id once it runs.
 
         `nodes`: how many, "all", or names as Slurm writes them (`n1,n3`)."""
@@ -132,7 +134,7 @@ class Cluster:
     def _cancel(self, *which: str) -> None:
         self.run(["scancel", *which])
         self.run(["scancel", "--full", "-s", "KILL", *which], check=False)
-        until(lambda: not self.squeue("-h", *which).strip(), f"scancel {shlex.join(which)}", 60)
+        until(lambda: not self.squeue("-h", *which).strip(), f"scancel {shlex.join(which)}")
 
     def project(self, name: str, files: Mapping[str, str]) -> Path:
         """A fresh git repository of the user's at home/NAME, with these files in its one commit."""

@@ -42,7 +42,7 @@ def slurm_conf(layout: Layout, options: Options) -> str:
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
         "JobRequeue=1",
-        "KillWait=10",
+        "KillWait=30",  # a slow machine must get from the signal to its answer before it; what ends by itself waits for nothing
         "OverTimeLimit=0",
         "InactiveLimit=0",
         "Waittime=0",

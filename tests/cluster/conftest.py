@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from cluster_ground import Cluster, start_cluster, stop_cluster, sweep
+from cluster_ground import GRACE, Cluster, start_cluster, stop_cluster, sweep
 
 
 @pytest.fixture(scope="session")
 def _session_cluster() -> Iterator[Cluster]:
     sweep()
-    cluster = start_cluster("")
+    # Slurm looks at graces twice a minute: a short one may be over before a loaded machine has answered the signal
+    cluster = start_cluster("", "--grace", str(GRACE), "--min-job-age", "3600")
     try:
         yield cluster
     finally:

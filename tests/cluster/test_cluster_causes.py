@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from cluster_ground import Cluster, until
+from cluster_ground import GRACE, Cluster, until
 from tiny_ground import Tiny, as_root
 
 pytestmark = pytest.mark.cluster
@@ -39,7 +39,7 @@ def scene(_session_cluster):
     submit("sweep", {"finishes_at": 3}, (0, 1, 2), gpus_per_node=2, exclude="n4", cpus_per_task=2)
     for number in (1, 2):
         for seed in (0, 1, 2):
-            until(lambda seed=seed: len(tiny.attempts("sweep", seed)) == number, f"attempt {number} of seed {seed}", 90)  # noqa: B023
+            until(lambda seed=seed: len(tiny.attempts("sweep", seed)) == number, f"attempt {number} of seed {seed}")  # noqa: B023
             tiny.until_step("sweep", 5 * number, seed)
         cluster.preempt("n[1-3]")
         for seed in (0, 1, 2):
@@ -54,7 +54,8 @@ def scene(_session_cluster):
     submit("crash", {"crash_at": 3}, node="n2")
     submit("kill", {"kill_at": 3}, node="n2")
     submit("refuse", {"refuse_at": 3}, node="n2")
-    submit("cancelled-in-grace", {"saving_seconds": 2}, node="n3")
+    gate = tiny.folder / "cancelled"
+    submit("cancelled-in-grace", {"saving_until": str(gate)}, node="n3")
     for name in ("requeued", "cancelled", "by-hand", "cancelled-in-grace"):
         tiny.until_step(name, 3)
     cluster.scontrol("requeue", f"{jobs['requeued']}_0")
@@ -65,6 +66,7 @@ def scene(_session_cluster):
     )
     until(lambda: any(each.signal for each in tiny.attempts("cancelled-in-grace")), "the signal of the preemption")
     cluster.run(["scancel", f"{jobs['cancelled-in-grace']}_0"])
+    cluster.write(gate, "")
     for name in ("cancelled", "by-hand", "crash", "kill", "refuse", "cancelled-in-grace"):
         tiny.until_decided(name, 1)
     cluster.wait(taker.stdout.strip(), "COMPLETED")
@@ -76,12 +78,12 @@ def scene(_session_cluster):
         cluster.preempt("n3")
         tiny.until_decided("no-grace", 1)
     finally:
-        as_root(cluster, "scontrol", "update", "PartitionName=gpu", "GraceTime=5")
+        as_root(cluster, "scontrol", "update", "PartitionName=gpu", f"GraceTime={GRACE}")
     cluster.release()
     for name in ("requeued", "no-grace"):
         tiny.until_done(name)
     for name in ("limit-near", "limit-hit"):
-        tiny.until_done(name, seconds=150)
+        tiny.until_done(name, seconds=300)
     yield Scene(cluster, tiny, jobs)
     cluster.clear()
 

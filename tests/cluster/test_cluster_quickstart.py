@@ -26,7 +26,7 @@ def steps(run):
 def calm(_session_cluster):
     """The same config on this machine, in a folder of its own, by the same user: nothing interrupts it."""
     folder = _session_cluster.home / "calm"
-    _session_cluster.run(["launch", CONFIG, "--local", "--experiments", folder], timeout=300)
+    _session_cluster.run(["launch", CONFIG, "--local", "--experiments", folder], timeout=900)
     return Tree(folder / "quickstart")
 
 
@@ -37,25 +37,25 @@ def test_preempted_twice_it_is_one_run(cluster, calm):
     assert "seeds 0, 1, 2" in said
     job = json.loads(runs[0].submission.read_text())["job"].removesuffix("_0")
 
-    until(lambda: all(steps(run) > 20 for run in runs), "all three seeds train", 120)
+    until(lambda: all(steps(run) > 20 for run in runs), "all three seeds train", 300)
     nodes = {events(run, "started")[0]["node"] for run in runs}
     assert len(nodes) == 3, f"three seeds on {nodes}"
     for attempt in (1, 2):
         cluster.preempt("all")
-        until(lambda n=attempt: all(len(events(run, "saved")) == n for run in runs), "all have saved", 60)
+        until(lambda n=attempt: all(len(events(run, "saved")) == n for run in runs), "all have saved")
         reached = [events(run, "saved")[-1]["step"] for run in runs]
         status = cluster.run(["launch", "status", "quickstart", "--json"]).stdout
         assert "saved" in status, status
         cluster.release()
-        until(lambda n=attempt: all(len(events(run, "resumed")) == n + 1 for run in runs), "all are back", 90)
+        until(lambda n=attempt: all(len(events(run, "resumed")) == n + 1 for run in runs), "all are back", 300)
         # To the step: nothing is lost where there was notice.
         assert [events(run, "resumed")[-1]["step"] for run in runs] == reached
         assert [events(run, "resumed")[-1]["lost_steps"] for run in runs] == [0, 0, 0]
         if attempt == 1:
             until(
-                lambda at=reached: all(steps(run) > n + 5 for run, n in zip(runs, at, strict=True)), "all train on", 90
+                lambda at=reached: all(steps(run) > n + 5 for run, n in zip(runs, at, strict=True)), "all train on", 300
             )
-    until(lambda: all(run.done.exists() for run in runs), "all are done", 180)
+    until(lambda: all(run.done.exists() for run in runs), "all are done", 900)
     until(
         lambda: not cluster.squeue("-h", "-j", job).strip() or "CG" in cluster.squeue("-h", "-j", job), "the job ends"
     )

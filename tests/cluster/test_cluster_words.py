@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from cluster_ground import start_cluster, stop_cluster, until
+from cluster_ground import GRACE, start_cluster, stop_cluster, until
 from tiny_ground import Tiny
 
 pytestmark = pytest.mark.cluster
@@ -59,7 +59,7 @@ def test_following_logs_goes_on_over_a_preemption_and_ends_with_the_run(tiny):
         tiny.cluster.preempt("n1")
         tiny.until_decided("follow", 1)
         tiny.cluster.release()
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     assert "attempt 1" in text
     assert "saved at step" in text
@@ -104,7 +104,7 @@ def test_without_slurm_the_tree_still_speaks(tiny):
 @pytest.fixture(scope="module")
 def forgetful():
     """A cluster without accounting that forgets an ended job after two seconds."""
-    cluster = start_cluster("f", "--no-accounting", "--min-job-age", "2")
+    cluster = start_cluster("f", "--no-accounting", "--min-job-age", "2", "--grace", str(GRACE))
     yield Tiny(cluster, "forgetful")
     stop_cluster(cluster)
 

@@ -71,13 +71,13 @@ class Tiny:
     def until_step(self, name: str, step: int, seed: int = 0) -> None:
         until(lambda: self.step(name, seed) >= step, f"{name} seed {seed} has done {step} steps")
 
-    def until_decided(self, name: str, count: int, seed: int = 0, seconds: float = 60) -> None:
+    def until_decided(self, name: str, count: int, seed: int = 0, seconds: float = 120) -> None:
         def there() -> bool:
             return sum(record.cause is not None for record in self.attempts(name, seed)) >= count
 
         until(there, f"{name} seed {seed} has {count} decisions", seconds)
 
-    def until_done(self, name: str, seed: int = 0, seconds: float = 60) -> None:
+    def until_done(self, name: str, seed: int = 0, seconds: float = 120) -> None:
         until(self.run(name, seed).done.exists, f"{name} seed {seed} is done", seconds)
 
     def launch(
@@ -91,7 +91,7 @@ class Tiny:
         (found,) = json.loads(self.launch("status", name, "--json", env=env).stdout)["experiments"]
         return {run["seed"]: run for run in found["runs"]}
 
-    def until_state(self, name: str, state: str, seed: int = 0, seconds: float = 60) -> dict[str, Any]:
+    def until_state(self, name: str, state: str, seed: int = 0, seconds: float = 120) -> dict[str, Any]:
         seen: list[dict[str, Any]] = []
 
         def there() -> bool:

@@ -42,7 +42,9 @@ def main(path):  # noqa: C901 - one story, told in one place
     while step < last:
         if asked:
             publish(checkpoint, {"step": step})
-            time.sleep(recipe.get("saving_seconds", 0))
+            gate = recipe.get("saving_until")
+            while gate and not Path(gate).exists():
+                time.sleep(0.05)
             event("saved", step=step, checkpoint=checkpoint.name, seconds=0.0)
             print(f"saved at step {step}", flush=True)
             return 75
