@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs import preemption
 from jobs.contract import Exit
-from jobs.errors import Failed, Fenced, Refused
+from jobs.errors import Failed, Fenced, Refused, Unfit
 
 REEXECUTED = "SAMEBITS_REEXECUTED"
 """The process that was executed anew to get its numerics environment. An exec keeps the process id, a child has another: so
@@ -50,8 +50,9 @@ def main(arguments: list[str]) -> int:
 
         return run(path, stop)
     except Refused as reason:
-        print(f"refused: {reason}", file=sys.stderr, flush=True)
-        return Exit.REFUSED
+        here = isinstance(reason, Unfit)
+        print(f"refused{' here' if here else ''}: {reason}", file=sys.stderr, flush=True)
+        return Exit.UNFIT if here else Exit.REFUSED
     except Fenced as reason:
         print(f"fenced: {reason}", file=sys.stderr, flush=True)
         return Exit.FENCED

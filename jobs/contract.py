@@ -29,6 +29,8 @@ class Exit(IntEnum):
     """A newer attempt of the same run exists; this one has written nothing since."""
     REFUSED = 78
     """The input, the image or the machine is not what the specification pins. EX_CONFIG."""
+    UNFIT = 79
+    """Refused for this machine alone, without having changed anything: on another one the same run may go on."""
 
 
 class Cause(StrEnum):
@@ -43,6 +45,10 @@ class Cause(StrEnum):
     CRASHED = "crashed"
     OUT_OF_MEMORY = "out of memory"
     NODE_FAILURE = "node failure"
+    NOT_STARTED = "not started"
+    """The batch script ran, and no attempt was taken: the node's python, its file systems."""
+    UNFIT = "unfit node"
+    """The run would go on to other bits there, or finds no GPU."""
     REFUSED = "refused"
     FENCED = "fenced"
     UNKNOWN = "unknown"
@@ -60,14 +66,16 @@ class Action(StrEnum):
 class Event(StrEnum):
     """The `event` key of a line of `events.jsonl`. Lines are appended, never changed; readers fold them per attempt.
 
-    started    by the task:    attempt, time, node, job (``ARRAYJOB_TASK`` or null), restart (Slurm's restart count)
+    started    by the task:    attempt, time, node, job (``ARRAYJOB_TASK`` or null), restart (Slurm's restart count). By the
+                               arbiter, for a start of which the task never spoke
     resumed    by the run:     attempt, time, step, steps (of the whole run), checkpoint (file name or null), lost_steps,
                                skipped (list of {file, reason})
     signalled  by the task:    attempt, time, signal (name)
     saved      by the run:     attempt, time, step, checkpoint, seconds (from the signal to the published checkpoint)
     unsaved    by the run:     attempt, time, step, checkpoint (that stands, or null), reason: the disk was full, training goes on
     ended      by the task:    attempt, time, exit_code (negative: killed by that signal), step (last in the ledger)
-    decided    by the arbiter: attempt, time, cause, action, evidence (the fields of Slurm's answer it was decided on)
+    decided    by the arbiter: attempt, time, cause, action, evidence (the fields of Slurm's answer it was decided on; exclude:
+                               nodes that are kept from the next attempts)
     """
 
     STARTED = "started"

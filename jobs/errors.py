@@ -4,11 +4,18 @@ import errno
 from typing import Final
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a file system without room: no reason to give up what was trained so far."""
+"""Errors of a file system without room."""
+
+PASSING: Final = FULL | {errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+"""Errors that the next write may not meet: no reason to give up what was trained so far."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
     """The input, the image or the machine is not what the specification pins. Printed without a traceback; Exit.REFUSED."""
+
+
+class Unfit(Refused):
+    """The machine is not one on which this run may go on; another one may be. Exit.UNFIT."""
 
 
 class Fenced(Exception):  # noqa: N818

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.checkpoint import Checkpoints
 from jobs.contract import Event
-from jobs.errors import Refused
+from jobs.errors import Refused, Unfit
 from jobs.fence import Fence
 from jobs.files import append_line, now
 from jobs.keeper import FORMAT, Logbook
@@ -85,7 +85,7 @@ def _misfit(directory: RunDir, content: Mapping[str, Any]) -> str | None:
 
 
 def _check_origin(specification: Specification, content: Mapping[str, Any], numerics: Mapping[str, str]) -> None:
-    """Raises Refused for a checkpoint of another run, or where other bits would follow than those that it began with."""
+    """Raises Refused for a checkpoint of another run, or Unfit where other bits would follow than those that it began with."""
     own = {
         "experiment": specification.experiment,
         "seed": specification.seed,
@@ -98,7 +98,7 @@ def _check_origin(specification: Specification, content: Mapping[str, Any], nume
             "A new config or other code is a new experiment: give it a new name"
         )
     if differing := _differences(content["numerics"], numerics):
-        raise Refused(
+        raise Unfit(
             "this machine would go on to other bits than those that the run began with. In the checkpoint -> here: "
             f"{'; '.join(differing)}. Run it where these are the same, or start a new experiment here"
         )

@@ -12,7 +12,7 @@ from jobs import data, evaluate, facts, model, trackers
 from jobs.checkpoint import Checkpoints
 from jobs.contract import ATTEMPT_VARIABLE, Event, Exit
 from jobs.determinism import make_deterministic, seed_everything
-from jobs.errors import Refused
+from jobs.errors import Refused, Unfit
 from jobs.feed import Batch
 from jobs.fence import Fence
 from jobs.files import append_line, now
@@ -97,11 +97,11 @@ def take_attempt(directory: RunDir) -> int:
 
 
 def pick_device(specification: Specification) -> torch.device:
-    """Raises Refused when the GPU that the recipe wants is not there."""
+    """Raises Unfit when the GPU that the recipe wants is not there."""
     if specification.recipe.numerics.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise Refused("numerics.device is cuda, but torch finds no GPU here; ask for one: cluster: {gpus: 1}")
+        raise Unfit("numerics.device is cuda, but torch finds no GPU here; ask for one: cluster: {gpus: 1}")
     return torch.device("cuda", 0)
 
 

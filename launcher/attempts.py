@@ -49,7 +49,9 @@ class AttemptRecord:
     @property
     def executed(self) -> int | None:
         """Steps that it did, those that are lost included; None while that is not known."""
-        return max(0, self.step - (self.first_step or 0)) if self.step is not None else None
+        if self.first_step is None:
+            return 0 if self.ended is not None else None
+        return max(0, self.step - self.first_step) if self.step is not None else None
 
 
 def attempts(run: RunDir) -> list[AttemptRecord]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from jobs.contract import STOP_SIGNALS, Action, Cause, Exit
 from launcher.cluster import JobFacts
+from launcher.witness import Heard
 
 SIGNAL_EARLY: Final = timedelta(seconds=60)
 """Slurm sends its signal up to so much earlier than asked: it looks at time limits once in a while."""
@@ -25,8 +26,12 @@ class Outcome(StrEnum):
     KILLED = "killed"
     """By SIGKILL: by Slurm at the end of its patience, by the kernel for want of memory, or by hand."""
     SILENT = "silent"
-    """No word: it never started, the task died before it, or a stop signal came before the run could listen."""
+    """No word: the task died before the run could end, or a stop signal came before the run could listen."""
+    ABSENT = "absent"
+    """No attempt was taken: the task never came so far."""
     REFUSED = "refused"
+    UNFIT = "refused here"
+    """Refused for this machine alone."""
     FENCED = "fenced"
 
 
@@ -43,6 +48,8 @@ class Word(StrEnum):
     """RUNNING, and Slurm wants nothing of it."""
     TIME_LIMIT = "time limit"
     """COMPLETING for that reason, or TIMEOUT."""
+    TAKEN = "preempted and ended"
+    """PREEMPTED, or COMPLETING with PreemptTime set, and the node says that it was for that: PreemptMode=CANCEL."""
     NODE = "node failure"
     MEMORY = "out of memory"
     ENDING = "ending"
@@ -63,8 +70,9 @@ _STOPPED: Mapping[Word, tuple[Cause, Action]] = {  # it saved, or Slurm ended it
     Word.NEAR_LIMIT: (Cause.TIME_LIMIT, REQUEUE),
     Word.RUNNING: (Cause.INTERRUPTED, STOP),  # a signal by hand: the person who sent it wants it to stop
     Word.TIME_LIMIT: (Cause.TIME_LIMIT, REQUEUE),  # works even while COMPLETING
+    Word.TAKEN: (Cause.PREEMPTED, REQUEUE),  # a requeue works here too, and brings it back with its number
     Word.NODE: (Cause.NODE_FAILURE, REQUEUE),
-    Word.MEMORY: (Cause.OUT_OF_MEMORY, STOP),
+    Word.MEMORY: (Cause.OUT_OF_MEMORY, STOP),  # it would need as much again: it wants more cluster.memory
     Word.ENDING: (Cause.CANCELLED, STOP),  # a cancelled job stays dead
     Word.MUTE: (Cause.UNKNOWN, STOP),
 }
@@ -87,13 +95,28 @@ TABLE: Final[Mapping[Outcome, Mapping[Word, tuple[Cause, Action]]]] = {
         Word.MUTE: (Cause.CRASHED, STOP),
     },
     Outcome.SILENT: {**_STOPPED, Word.RUNNING: (Cause.CRASHED, STOP)},
+    # A stop signal may have come first; else it is this node's python, its file systems, or the hour that it hung there.
+    Outcome.ABSENT: {
+        **_STOPPED,
+        Word.RUNNING: (Cause.NOT_STARTED, REQUEUE),
+        Word.NEAR_LIMIT: (Cause.NOT_STARTED, REQUEUE),
+        Word.TIME_LIMIT: (Cause.NOT_STARTED, REQUEUE),
+    },
+    # Another node may do. It asks no more of Slurm than that nobody wanted it to end.
+    Outcome.UNFIT: {
+        **dict.fromkeys(Word, (Cause.UNFIT, REQUEUE)),
+        Word.REQUEUED: (Cause.UNFIT, NONE),
+        Word.ENDING: (Cause.CANCELLED, STOP),
+        Word.MUTE: (Cause.UNFIT, STOP),
+    },
     Outcome.REFUSED: dict.fromkeys(Word, (Cause.REFUSED, STOP)),
     # The newer attempt may be of this very job: nothing is said to Slurm about it.
     Outcome.FENCED: dict.fromkeys(Word, (Cause.FENCED, STOP)),
 }
 
 
-_MAY_BE_CANCELLED: Final = frozenset({Outcome.SAVED, Outcome.KILLED, Outcome.SILENT})
+_MAY_BE_CANCELLED: Final = frozenset({Outcome.SAVED, Outcome.KILLED, Outcome.SILENT, Outcome.ABSENT, Outcome.UNFIT})
+_STILL_RUNS: Final = frozenset({Word.RUNNING, Word.GRACE, Word.NEAR_LIMIT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +137,12 @@ class Situation:
     """Requeues of this submission so far, by cause."""
     idle: int = 0
     """Starts in a row, this one included, that reached the time limit without finishing a step."""
+    taken: bool = True
+    """Whether this start took an attempt."""
+    suspect: str = ""
+    """A node on which the run came further than here, where it ended before its first step; empty when that says nothing."""
+    heard: frozenset[Heard] = frozenset()
+    """What the node's own daemon said, where the controller does not."""
     cancelled: bool = False
     """Whether `launch cancel` was asked for this submission of it."""
     asked: bool = True
@@ -133,8 +162,13 @@ class Decision:
 def decide(now: Situation) -> Decision:
     """Pure. Every pair of outcome and word has its answer in TABLE; budgets only ever turn a requeue into a stop."""
     said, word = outcome(now.code), slurm_word(now)
+    if now.code is None and not now.taken:
+        said = Outcome.ABSENT
     cause, action = TABLE[said][word]
     why = f"the run said {said}" + ("" if word is Word.MUTE and not now.asked else f", Slurm says {word}")
+    if cause is Cause.CRASHED and now.suspect and word in _STILL_RUNS:
+        cause, action = Cause.NODE_FAILURE, REQUEUE
+        why = f"{why}; before its first step, and {now.suspect} came further"
     if now.cancelled and said in _MAY_BE_CANCELLED:
         cause, action, why = Cause.CANCELLED, STOP, f"{why}; `launch cancel` was asked for"
     if action is REQUEUE:
@@ -159,6 +193,7 @@ def outcome(code: int | None) -> Outcome:
         Exit.SAVED: Outcome.SAVED,
         Exit.FENCED: Outcome.FENCED,
         Exit.REFUSED: Outcome.REFUSED,
+        Exit.UNFIT: Outcome.UNFIT,
     }
     return next((word for exit_code, word in named.items() if exit_code == code), Outcome.BROKEN)
 
@@ -170,12 +205,20 @@ def slurm_word(now: Situation) -> Word:
         return Word.MUTE
     if facts.restarts > now.restarts:
         return Word.NODE if facts.state == "NODE_FAIL" else Word.REQUEUED
+    if Heard.MEMORY in now.heard:
+        return Word.MEMORY
     if facts.state == "RUNNING":
         if facts.preempt_time is not None:
             return Word.GRACE
         soon = now.now + timedelta(seconds=now.signal_seconds) + SIGNAL_EARLY
         return Word.NEAR_LIMIT if facts.end_time is not None and facts.end_time <= soon else Word.RUNNING
-    # COMPLETING with PreemptTime set is a scancel within the grace: the grace's own end would have counted a restart.
+    return _ending(facts, now.heard)
+
+
+def _ending(facts: JobFacts, heard: frozenset[Heard]) -> Word:
+    # COMPLETING with PreemptTime set is the preemption itself where Slurm does not requeue, or a scancel within the grace.
+    if facts.state == "COMPLETING" and facts.reason == "None" and facts.preempt_time and Heard.PREEMPTED in heard:
+        return Word.TAKEN
     return _ENDINGS.get(facts.reason, _ENDINGS.get(facts.state, Word.MUTE))
 
 
@@ -186,6 +229,7 @@ _ENDINGS: Final = {
     "NodeDown": Word.NODE,
     "OUT_OF_MEMORY": Word.MEMORY,
     "OutOfMemory": Word.MEMORY,
+    "PREEMPTED": Word.TAKEN,
     "CANCELLED": Word.ENDING,
     "COMPLETING": Word.ENDING,
 }

@@ -38,6 +38,11 @@ class JobFacts:
     end_time: datetime | None
     """When the time limit is reached, or when the job ended. Local time, as Slurm prints it. None for no limit."""
     node: str
+    partition: str = ""
+    nodes: int = 1
+    """How many it needs."""
+    avoided: str = ""
+    """Its ExcNodeList, as Slurm writes lists of nodes."""
 
     def evidence(self) -> dict[str, str | int | None]:
         """The fields that a decision rests on, as they go into the event."""
@@ -110,6 +115,9 @@ def parse_job(text: str) -> JobFacts | None:
         preempt_time=_moment(fields.get("PreemptTime")),
         end_time=_moment(fields.get("EndTime")),
         node=fields.get("NodeList", "").replace("(null)", ""),
+        partition=fields.get("Partition", ""),
+        nodes=_number(fields.get("NumNodes", "").partition("-")[0]) or 1,
+        avoided=fields.get("ExcNodeList", "").replace("(null)", ""),
     )
 
 
@@ -222,9 +230,28 @@ def requeue(job: str, *, ended: bool) -> Result:
     return run(["scontrol", "requeue", *([] if ended else ["incomplete"]), job], timeout=15)
 
 
+def update(job: str, changes: Mapping[str, str]) -> Result:
+    """Change `ARRAYJOB_TASK` alone, while it waits in the queue."""
+    return run(
+        ["scontrol", "update", f"JobId={job}", *(f"{key}={value}" for key, value in changes.items())], timeout=15
+    )
+
+
+def nodes_left(facts: JobFacts, avoid: Iterable[str]) -> frozenset[str] | None:
+    """The nodes of a job's partitions, up or down, less those that it avoids already and these. None: Slurm does not say."""
+    try:
+        there = run(["sinfo", "-h", "-N", "-p", facts.partition, "-o", "%N"], timeout=15)
+        old = run(["scontrol", "show", "hostnames", facts.avoided], timeout=15) if facts.avoided else None
+    except LaunchError:
+        return None
+    if not there.ok or (old is not None and not old.ok):
+        return None
+    return frozenset(there.stdout.split()) - {*avoid, *(old.stdout.split() if old else ())}
+
+
 def end_of_start(job: str, restarts: int) -> str | None:
-    """How accounting names the end of that start of a job (0: the first): PREEMPTED, REQUEUED. None: it does not know yet; empty:
-    there is no accounting."""
+    """How accounting names the end of that start of a job (0: the first): PREEMPTED, REQUEUED, NODE_FAIL ... None: it does not know
+    yet; empty: there is no accounting."""
     try:
         answer = run(["sacct", "-n", "-X", "-P", "--duplicates", "-j", job, "--format=End,State"], timeout=5)
     except LaunchError:
@@ -233,8 +260,8 @@ def end_of_start(job: str, restarts: int) -> str | None:
         return ""
     # by their ends: a start that was short may stand there without the time of its start
     lines = sorted(line.partition("|") for line in answer.stdout.splitlines() if line[:1].isdigit())
-    left = [state.split()[0] for _, _, state in lines if state.startswith(("PREEMPTED", "REQUEUED"))]
-    return left[restarts] if len(left) > restarts else None
+    ends = [state.split()[0] for _, _, state in lines]
+    return ends[restarts] if len(ends) > restarts else None
 
 
 def is_silent(answer: Result) -> bool:

@@ -1,11 +1,18 @@
 """What the attempts of a run say together: whether anything lasts, which nodes failed, how much was for nothing. Stdlib only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from jobs.contract import Cause
 from jobs.rundir import RunDir
 from launcher.attempts import AttemptRecord
+
+FAILED: Final = 2
+"""Such a weight keeps a node from the next attempts."""
+WEIGHTS: Final = {Cause.NODE_FAILURE: 1, Cause.NOT_STARTED: 1, Cause.UNFIT: FAILED}
+"""What a node that fails once may do better the next time; what it is not, it will not become."""
+CRASHES: Final = frozenset({Cause.CRASHED, Cause.NODE_FAILURE})
 
 
 def saved_step(run: RunDir, attempts: Sequence[AttemptRecord]) -> int:
@@ -50,3 +57,27 @@ def idle(attempts: Sequence[AttemptRecord], this: AttemptRecord | None, now: int
             break
         count += record is this or record.cause == Cause.TIME_LIMIT
     return count
+
+
+def failures(attempts: Iterable[AttemptRecord]) -> dict[str, int]:
+    """How often each node failed, in the order in which it was first seen to."""
+    found: dict[str, int] = {}
+    for record in attempts:
+        if record.node is not None and record.cause in WEIGHTS:
+            found[record.node] = found.get(record.node, 0) + WEIGHTS[Cause(record.cause)]
+    return found
+
+
+def suspect(attempts: Sequence[AttemptRecord], this: AttemptRecord) -> str:
+    """The node on which the run came further than on this one, where it ended before its first step. Empty when it did not, or
+    when it has crashed like that on another node since: then it is not the node."""
+    if this.executed:
+        return ""
+    for record in reversed(attempts[: attempts.index(this)]):
+        if record.node in {this.node, None}:
+            continue
+        if record.executed:
+            return str(record.node)
+        if record.cause in CRASHES:
+            break
+    return ""

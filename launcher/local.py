@@ -168,6 +168,7 @@ CAUSES: Final[Mapping[int, Cause]] = {
     -signal.SIGTERM: Cause.INTERRUPTED,
     Exit.FENCED: Cause.FENCED,
     Exit.REFUSED: Cause.REFUSED,
+    Exit.UNFIT: Cause.UNFIT,
 }
 
 
@@ -186,7 +187,7 @@ def _decide(child: Child) -> None:
     append_line(child.run.events, {**line, "evidence": {"exit_code": code}})
     if child.process.stderr is not None:
         # Only a task that broke itself writes here: the run's output goes into the log.
-        if (code not in CAUSES or code == Exit.REFUSED) and (
+        if (code not in CAUSES or code in {Exit.REFUSED, Exit.UNFIT}) and (
             words := child.process.stderr.read().decode(errors="replace").strip()
         ):
             sys.stderr.write(f"{words.splitlines()[-1]}\n")

@@ -8,7 +8,13 @@ from typing import Final
 from jobs.contract import Cause, ImagePin
 from launcher.engines import ImageRequest, NodeOptions, Workshop
 
-BUDGETS: Final[Mapping[str, int]] = {Cause.PREEMPTED: 1000, Cause.TIME_LIMIT: 100, Cause.NODE_FAILURE: 5}
+BUDGETS: Final[Mapping[str, int]] = {
+    Cause.PREEMPTED: 1000,
+    Cause.TIME_LIMIT: 100,
+    Cause.NODE_FAILURE: 5,
+    Cause.NOT_STARTED: 3,
+    Cause.UNFIT: 10,
+}
 """How often one submission is requeued where the site says nothing. Preemption is nobody's fault: a large number."""
 
 

@@ -127,7 +127,11 @@ class Budgets(Section):
     time_limit: Count = BUDGETS[Cause.TIME_LIMIT]
     """Attempts that a long run may take."""
     node_failure: Count = BUDGETS[Cause.NODE_FAILURE]
-    """A node that died."""
+    """A node that died, or on which alone a run crashes before its first step."""
+    not_started: Count = BUDGETS[Cause.NOT_STARTED]
+    """A node on which no attempt begins: its python, its file systems."""
+    unfit_node: Count = BUDGETS[Cause.UNFIT]
+    """A node on which a run would go on to other bits, or finds no GPU."""
 
     def by_cause(self) -> dict[str, int]:
         """By `Cause` value, as the arbiter reads it."""
@@ -135,6 +139,8 @@ class Budgets(Section):
             Cause.PREEMPTED.value: self.preempted,
             Cause.TIME_LIMIT.value: self.time_limit,
             Cause.NODE_FAILURE.value: self.node_failure,
+            Cause.NOT_STARTED.value: self.not_started,
+            Cause.UNFIT.value: self.unfit_node,
         }
 
 

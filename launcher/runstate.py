@@ -150,6 +150,7 @@ _CAUSES: Final[Mapping[int, Cause]] = {
     Exit.SAVED: Cause.INTERRUPTED,
     Exit.FENCED: Cause.FENCED,
     Exit.REFUSED: Cause.REFUSED,
+    Exit.UNFIT: Cause.UNFIT,
 }
 _COMES_BACK: Final = frozenset(
     {Cause.PREEMPTED, Cause.REQUEUED, Cause.TIME_LIMIT, Cause.NODE_FAILURE, Cause.INTERRUPTED}

@@ -20,7 +20,7 @@ from jobs.files import append_line, now, read_lines
 from jobs.rundir import RunDir
 from launcher.allocation import allocation
 from launcher.engines import Command, NodeOptions, Start, engine
-from launcher.errors import LaunchError, Problem
+from launcher.errors import LaunchError
 from launcher.inputs import hub_cache
 from launcher.placement import Placement
 from launcher.record import is_cancelled
@@ -98,8 +98,9 @@ def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[by
     image, node = engine(pin.engine), NodeOptions.from_json(place.node)
     try:
         problems = image.verify(pin, node)
-    except (OSError, LaunchError) as error:
-        problems = [Problem(f"The image cannot be checked: {error}.")]
+    except (OSError, LaunchError) as error:  # an engine that is down, a file system that is gone: this node's trouble
+        _say(log, f"refused here: the image cannot be checked: {error}\n".encode())
+        return Exit.UNFIT
     if problems:
         text = "".join(f"refused: {problem}\n" for problem in problems)
         _say(log, text.encode())

@@ -8,6 +8,7 @@ from config_samples import snapshot, written
 from jobs.contract import Cause
 from launcher.cli.boundary import guarded
 from launcher.errors import ExitCode, LaunchError
+from launcher.plan import BUDGETS
 from launcher.profile import OURS, PASSED_ON
 from launcher.site import load_site
 
@@ -87,7 +88,7 @@ sbatch: {constraint: a100, nice: "100"}
     )
     assert site.partitions["gpu"].gpus_per_node == 4
     assert site.preemption.mode == "cancel"
-    assert site.budgets.by_cause() == {Cause.PREEMPTED: 7, Cause.TIME_LIMIT: 100, Cause.NODE_FAILURE: 5}
+    assert site.budgets.by_cause() == {**BUDGETS, Cause.PREEMPTED: 7}
     assert site.mounts == {Path("/scratch/me/data"): "ro", Path("/shared"): "rw"}
     assert site.store == Path("/scratch/me/store")
     assert site.experiments == Path.home() / "experiments"

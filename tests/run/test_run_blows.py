@@ -1,5 +1,6 @@
 """The real program, hit by real signals at random moments, then started again until it is done: the bits of a calm run."""
 
+import json
 import os
 import random
 import signal
@@ -166,6 +167,19 @@ def test_run_entry_refuses_what_is_no_specification(tmp_path: Path, text: str | 
     assert done.returncode == Exit.REFUSED
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_run_entry_tells_what_another_machine_may_do(tmp_path: Path) -> None:
+    """Exit 79, not 78: an arbiter sends it to another node."""
+    path = miniature.make_tree(tmp_path)
+    specification = json.loads(path.read_text())
+    specification["recipe"]["numerics"]["device"] = "cuda"
+    path.write_text(json.dumps(specification))
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    argv = [sys.executable, "-m", "jobs", path]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=hidden)
+    assert done.returncode == Exit.UNFIT, done.stderr
+    assert "refused here: numerics.device is cuda" in done.stderr
 
 
 def test_run_crash_has_its_traceback_in_the_log(tmp_path: Path) -> None:

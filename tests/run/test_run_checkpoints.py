@@ -17,7 +17,7 @@ from same_bits import assert_same_run
 
 from jobs.checkpoint import Checkpoints, Manifest, Position
 from jobs.contract import Exit
-from jobs.errors import Failed, Fenced, Refused
+from jobs.errors import Failed, Fenced, Refused, Unfit
 from jobs.files import read_lines
 from jobs.linefile import LineFile, Mark
 from jobs.preemption import StopFlag
@@ -248,7 +248,7 @@ def test_run_checkpoint_of_another_run_is_refused(
 def test_run_checkpoint_of_other_numerics_is_refused_with_both_values(tmp_path: Path) -> None:
     path, run = stopped(tmp_path)
     before = files(run)
-    with pytest.raises(Refused, match=r"class: this -> another"):
+    with pytest.raises(Unfit, match=r"class: this -> another"):
         miniature.start(path, StopFlag(), numerics={"class": "another"})
     assert files(run) == before
 
@@ -423,7 +423,7 @@ def test_run_full_disk_keeps_lines_waiting(tmp_path: Path, capsys: pytest.Captur
         for step in range(10):
             file.append({"step": step})
         with pytest.raises(OSError, match="File too large"):
-            file.sync()
+            file.flush()
     assert path.stat().st_size == 50
     assert capsys.readouterr().err.count("lines wait in memory") == 1
     file.append({"step": 10})

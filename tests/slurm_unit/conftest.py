@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from arbiter_job import Job
 
 from launcher.engines import ImageRequest, NodeOptions, Workshop
 from launcher.plan import Plan, RunPlan, SlurmRequest, Source
@@ -50,3 +51,8 @@ def make_plan(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    return Job(tmp_path, monkeypatch)

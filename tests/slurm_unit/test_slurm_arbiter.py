@@ -1,118 +1,12 @@
 """The arbiter's manners: decide, record, act, say; patience with a silent controller. Slurm itself is met in tests/cluster."""
 
-import json
-import sys
-
 import pytest
+from arbiter_job import DOWN, GRACE, LIMIT
 
 from jobs.contract import Event
-from jobs.files import append_line, publish_json, read_lines
-from jobs.rundir import Tree
-from launcher import arbiter
-from launcher.placement import Placement
+from jobs.files import append_line, publish_json
+from launcher import ends, orders
 from launcher.record import Submission
-
-GRACE = "JobId=8 UserId=t(1) JobState=RUNNING Reason=None Restarts=0 EndTime=2026-01-31T13:00:00 PreemptTime=2026-01-31T12:00:00"
-LIMIT = (
-    "JobId=8 UserId=t(1) JobState=COMPLETING Reason=TimeLimit Restarts={} EndTime=2026-01-31T13:00:00 PreemptTime=None"
-)
-
-SCONTROL = """#!{python}
-import json, re, sys
-from pathlib import Path
-plan = Path({plan!r})
-answers = json.loads(plan.read_text())
-with Path({calls!r}).open("a") as file:
-    file.write(json.dumps([sys.argv[1:], {events!r} and Path({events!r}).read_text()]) + "\\n")
-code, text = answers[sys.argv[1]].pop(0) if len(answers[sys.argv[1]]) > 1 else answers[sys.argv[1]][0]
-plan.write_text(json.dumps(answers))
-back = plan.with_name("back")
-if sys.argv[1] == "requeue" and code == 0 and not text:
-    back.touch()
-if sys.argv[1] == "show" and back.exists():  # as Slurm does: it waits in the queue, though its script still runs
-    text = re.sub("Restarts=([0-9]+)", lambda found: "Restarts=" + str(int(found[1]) + 1), text)
-(sys.stdout if code == 0 else sys.stderr).write(text + "\\n")
-sys.exit(code)
-"""
-DOWN = (1, "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
-
-
-class Job:
-    """A job's start on the node: its tree, its environment, and a scontrol that answers by a list."""
-
-    def __init__(self, folder, monkeypatch):
-        self.folder, self.monkeypatch = folder, monkeypatch
-        self.tree = Tree(folder / "experiments" / "x")
-        self.run = self.tree.run(5)
-        for each in self.run.folders:
-            each.mkdir(parents=True)
-        self.submission = Submission("a", "slurm", "submitted", (4, 5), "7", None, "gpu", "h", 1, "t").write(self.tree)
-        self.placement = self.submission.folder(self.tree) / "placement.json"
-        self.budgets({"preempted": 3})
-        self.run.events.touch()
-        (folder / "bin").mkdir()
-        monkeypatch.setenv("PATH", str(folder / "bin"))
-        for name, value in {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "8"}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-        monkeypatch.setattr(arbiter, "PATIENCE", (0.01, 0.01))
-        monkeypatch.setattr(arbiter.signal, "signal", lambda *_: None)
-
-    def budgets(self, budgets):
-        Placement("a", {}, "none", (), {}, "default", "requeue", budgets, 60).write(self.placement)
-
-    def scontrol(self, **answers):
-        plan, calls, events = self.folder / "plan", self.folder / "calls", self.run.events
-        plan.write_text(json.dumps(answers))
-        self.program(
-            "scontrol",
-            SCONTROL.format(python=sys.executable, plan=str(plan), calls=str(calls), events=str(events)),
-        )
-
-    def program(self, name, text):
-        file = self.folder / "bin" / name
-        file.write_text(text)
-        file.chmod(0o755)
-        return file
-
-    def cancel(self):
-        self.submission.cancel(self.tree, 5)
-
-    def attempt(  # noqa: PLR0913 - each is one thing that an event says
-        self, number, code, step=None, *, first=0, restart=None, cause=None, action=None, node="n1"
-    ):
-        """It goes on from step `first` (None: never gets there) and does steps up to `step`, which it saves if its code says so."""
-        restart = number - 1 if restart is None else restart
-        start = {"event": Event.STARTED, "attempt": number, "time": "t", "node": node, "job": "7_1", "restart": restart}
-        append_line(self.run.events, start)
-        self.run.attempt_log(number).touch()
-        if first is not None:
-            append_line(self.run.events, {"event": Event.RESUMED, "attempt": number, "time": "t", "step": first})
-        if code == 75:
-            append_line(self.run.events, {"event": Event.SAVED, "attempt": number, "time": "t", "step": step or 0})
-        if code is not None:
-            append_line(
-                self.run.events, {"event": Event.ENDED, "attempt": number, "time": "t", "exit_code": code, "step": step}
-            )
-        if cause:
-            append_line(
-                self.run.events,
-                {"event": Event.DECIDED, "attempt": number, "time": "t", "cause": cause, "action": action},
-            )
-
-    def decide(self):
-        return arbiter.main(["--placement", str(self.placement), "--code", "0"])
-
-    def decisions(self):
-        return [(line["cause"], line["action"]) for line in read_lines(self.run.events) if line["event"] == "decided"]
-
-    def calls(self):
-        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch):
-    return Job(tmp_path, monkeypatch)
 
 
 def test_a_preempted_run_goes_back_by_its_array_task_and_is_recorded_before(job, capsys):
@@ -198,8 +92,8 @@ def test_cancelled_between_the_question_and_the_requeue_is_taken_out_of_the_queu
     job.attempt(1, 75, 9)
     job.scontrol(show=[(0, GRACE)], requeue=[(0, "")])
     told = job.program("scancel", f"#!/bin/sh\necho $* > {job.folder}/told\n")
-    order, job.before_requeue = arbiter.cluster.requeue, job.cancel
-    job.monkeypatch.setattr(arbiter.cluster, "requeue", lambda *a, **k: (job.before_requeue(), order(*a, **k))[1])
+    order, job.before_requeue = orders.cluster.requeue, job.cancel
+    job.monkeypatch.setattr(orders.cluster, "requeue", lambda *a, **k: (job.before_requeue(), order(*a, **k))[1])
     assert job.decide() == 1
     assert job.decisions() == [("preempted", "requeue"), ("cancelled", "stop")]
     assert (told.parent.parent / "told").read_text() == "7_1\n"
@@ -231,7 +125,7 @@ def test_slurm_was_faster_and_that_counts_as_done(job):
 
 
 def test_accounting_learns_of_it_later_and_corrects_the_record(job, monkeypatch):
-    monkeypatch.setattr(arbiter, "ACCOUNTING_LAG", (0.01, 0.01))
+    monkeypatch.setattr(ends, "ACCOUNTING_LAG", (0.01, 0.01))
     job.attempt(1, 75, 9)
     job.scontrol(show=[(0, LIMIT.replace("TimeLimit", "None").format(1))])
     count = job.folder / "count"
@@ -254,7 +148,7 @@ def test_the_next_start_names_what_accounting_did_not_know_yet(job, monkeypatch)
 
 
 def test_without_accounting_nobody_waits_for_it(job, monkeypatch):
-    monkeypatch.setattr(arbiter, "ACCOUNTING_LAG", (1000.0,))
+    monkeypatch.setattr(ends, "ACCOUNTING_LAG", (1000.0,))
     job.attempt(1, 75, 9)
     job.scontrol(show=[(0, LIMIT.replace("TimeLimit", "None").format(1))])
     assert job.decide() == 75
@@ -280,7 +174,8 @@ def test_a_done_run_that_slurm_started_again_has_no_new_attempt(job, monkeypatch
     publish_json(job.run.done, {"step": 9})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert job.decide() == 0
-    assert job.decisions() == [("done", "none")]
+    assert set(job.decisions()) == {("done", "none")}
+    assert job.run.attempts() == [1]
 
 
 def test_an_end_of_an_earlier_start_is_not_this_ones(job, monkeypatch):
@@ -288,9 +183,9 @@ def test_an_end_of_an_earlier_start_is_not_this_ones(job, monkeypatch):
     job.attempt(1, 75, 9, cause="preempted", action="requeue")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     quiet = GRACE.replace("Restarts=0", "Restarts=1").replace("PreemptTime=2026-01-31T12:00:00", "PreemptTime=None")
-    job.scontrol(show=[(0, quiet.replace("2026", "2099"))])
-    assert job.decide() == 1
-    assert job.decisions()[-1] == ("crashed", "stop")
+    job.scontrol(show=[(0, quiet.replace("2026", "2099"))], requeue=[(0, "")])
+    assert job.decide() == 75
+    assert job.decisions()[-1] == ("not started", "requeue")
 
 
 def test_the_budget_counts_requeues_of_this_submission_only(job):
@@ -361,6 +256,6 @@ def test_a_full_disk_does_not_keep_it_out_of_the_queue(job, monkeypatch, capsys)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(arbiter, "append_line", full)
+    monkeypatch.setattr(ends, "append_line", full)
     assert job.decide() == 75
     assert "cannot be written" in capsys.readouterr().out

@@ -24,6 +24,7 @@ FACTS = {
     Word.NEAR_LIMIT: facts(end=SOON),
     Word.RUNNING: facts(),
     Word.TIME_LIMIT: facts("COMPLETING", "TimeLimit"),
+    Word.TAKEN: facts("PREEMPTED", preempted=NOW),
     Word.NODE: facts("NODE_FAIL"),
     Word.MEMORY: facts("OUT_OF_MEMORY"),
     Word.ENDING: facts("COMPLETING"),
@@ -35,6 +36,8 @@ CODES = {
     Outcome.BROKEN: Exit.BROKEN,
     Outcome.KILLED: -9,
     Outcome.SILENT: None,
+    Outcome.ABSENT: None,
+    Outcome.UNFIT: Exit.UNFIT,
     Outcome.REFUSED: Exit.REFUSED,
     Outcome.FENCED: Exit.FENCED,
 }
@@ -42,6 +45,7 @@ CODES = {
 
 def situation(said=Outcome.SAVED, word=Word.GRACE, **changes):
     known = {"code": CODES[said], "restarts": 0, "facts": FACTS[word], "now": NOW, "signal_seconds": 60}
+    known["taken"] = said is not Outcome.ABSENT
     return Situation(**{**known, **changes})
 
 
@@ -50,7 +54,7 @@ def test_each_word_of_slurm_is_understood(word):
     assert slurm_word(situation(word=word)) is word
 
 
-@pytest.mark.parametrize("said", Outcome)
+@pytest.mark.parametrize("said", set(Outcome) - {Outcome.ABSENT})
 def test_each_outcome_is_understood(said):
     assert outcome(CODES[said]) is said
 
