@@ -11,6 +11,9 @@ STOP: Final = "TERM USR2 CONT"
 """What Slurm sends to a batch script that is to end: bash would die of it before the arbiter is asked."""
 ARRAY: Final = "samebits"
 """The bash array of a batch script that holds the start of the launcher."""
+UNABLE: Final = "samebits: the launcher cannot start here"
+TRIES: Final = 3
+"""So many nodes on which the arbiter cannot start are left for another one."""
 PROGRAM: Final = f"""\
 import hashlib, runpy, sys
 path, digest, module = sys.argv[1:4]
@@ -76,5 +79,23 @@ def teardown(site: Sequence[str], placement: Path) -> list[str]:
         f"trap '' {STOP}",
         *site,
         f'{step("launcher.arbiter", "--placement", placement)} --code "$rc"',
-        "exit $?",
+        "rc=$?",
+        f'case "$rc" in {Exit.DONE:d} | {Exit.BROKEN:d} | {Exit.SAVED:d}) exit "$rc" ;; esac',
+        *_elsewhere(placement.parent),
+        'exit "$rc"',
+    ]
+
+
+def _elsewhere(folder: Path) -> list[str]:
+    """Shell lines for a node on which the arbiter cannot start: no interpreter, no store. The job goes to another node, a few
+    times; its log counts them. Slurm requeues only what still runs, so what was cancelled stays so."""
+    return [
+        'job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
+        f'echo "{UNABLE} (exit code $rc on $SLURMD_NODENAME)"',
+        f'tries=$(grep -c "^{UNABLE}" {words(folder)}/"$job.log")',
+        f'if [ "${{tries:-0}}" -ge 1 ] && [ "$tries" -le {TRIES} ]; then',
+        '  old=$(scontrol show job -o "$job" | grep -o " ExcNodeList=[^ ]*" | cut -d= -f2 | grep -v "(null)")',
+        '  scontrol requeue incomplete "$job" &&',
+        '    scontrol update JobId="$job" ExcNodeList="${old:+$old,}$SLURMD_NODENAME"',
+        "fi",
     ]

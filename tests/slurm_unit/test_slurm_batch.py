@@ -42,9 +42,9 @@ def script(tmp_path, command, body, site=()):
 
 
 def test_the_arbiter_gets_the_steps_code_and_gives_the_jobs(tmp_path):
-    path = script(tmp_path, "(exit 75)", 'printf "%s\\n" "$@"; exit 7')
+    path = script(tmp_path, "(exit 75)", 'printf "%s\\n" "$@"; exit 75')
     done = subprocess.run(["bash", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 7
+    assert done.returncode == 75
     arguments = ["a b", "", "launcher.arbiter", "--placement", str(tmp_path / "p l.json"), "--code", "75"]
     assert done.stdout.splitlines() == arguments
 
@@ -69,6 +69,49 @@ def test_without_the_trap_the_script_dies_and_nobody_asks(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
         assert "arbiter" not in process.stdout.read()
+
+
+SCONTROL = """#!/bin/bash
+echo "$*" >> "$CALLS"
+[ "$1" = show ] && echo "JobId=8 JobState=RUNNING ExcNodeList=$OLD NodeList=n1"
+true
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "old", "told"),
+    [
+        (127, 0, "(null)", ["requeue incomplete 7_1", "update JobId=7_1 ExcNodeList=n1"]),
+        (78, 2, "n[3-4]", ["requeue incomplete 7_1", "update JobId=7_1 ExcNodeList=n[3-4],n1"]),
+        (78, 3, "(null)", []),
+        (0, 0, "(null)", []),
+        (1, 0, "(null)", []),
+        (75, 0, "(null)", []),
+    ],
+)
+def test_where_the_arbiter_cannot_start_the_job_goes_elsewhere_a_few_times(tmp_path, code, before, old, told):
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    path = script(tmp_path, "(exit 127)", f"exit {code}")
+    log = tmp_path / "7_1.log"
+    log.write_text(f"{batch.UNABLE} (exit code 127 on n9)\n" * before)
+    names = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1", "SLURMD_NODENAME": "n1"}
+    env = {**os.environ, **names, "CALLS": f"{tmp_path}/calls", "OLD": old, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    with log.open("a") as output:
+        done = subprocess.run(["bash", path], stdout=output, stderr=output, check=False, env=env)
+    assert done.returncode == code
+    calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+    assert [call for call in calls if not call.startswith("show")] == told
+    assert (f"{batch.UNABLE} (exit code {code} on n1)" in log.read_text()) == (code not in {0, 1, 75})
+
+
+def test_without_a_log_that_counts_it_is_not_tried(tmp_path):
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
+    path = script(tmp_path, "true", "exit 127")
+    env = {**os.environ, "CALLS": f"{tmp_path}/calls", "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert subprocess.run(["bash", path], capture_output=True, check=False, env=env).returncode == 127
+    assert not (tmp_path / "calls").exists()
 
 
 def test_the_umask_is_that_of_the_submission(tmp_path):
