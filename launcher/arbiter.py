@@ -7,6 +7,7 @@ round, if Slurm was faster, it refuses our requeue because the job is pending, a
 cannot begin before this script has ended, so a requeue can never hit it."""
 
 import argparse
+import math
 import os
 import platform
 import signal
@@ -25,7 +26,7 @@ from launcher import cluster, orders
 from launcher.attempts import AttemptRecord, attempts
 from launcher.causes import Decision, Situation, decide
 from launcher.ends import name_ends, name_lost, record, write
-from launcher.history import FAILED, failures, idle, saved_step, suspect
+from launcher.history import FAILED, failures, idle, minutes, saved_step, suspect
 from launcher.placement import Placement
 from launcher.record import Submission, is_cancelled
 from launcher.witness import Heard, heard
@@ -68,7 +69,7 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
         write(run, job, number, decision)
         return decision
 
-    decision = _put_back(run, job, known, settle)
+    decision = _put_back(run, job, known, placement, settle)
     # Whoever cancels writes first and tells Slurm then: what is not seen here will be told to a job that waits in the queue.
     if _comes_back(decision) and is_cancelled(run, placement.submission):
         why = "`launch cancel` was asked for"
@@ -101,6 +102,7 @@ def situation(
         budgets=placement.budgets,
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
         idle=idle(mine, this, saved_step(run, history)),
+        minutes_left=placement.total_minutes - minutes(mine) if placement.total_minutes else None,
         taken=this is not None,
         suspect=suspect(history, this) if this else "",
         heard=said,
@@ -129,7 +131,9 @@ def _number(run: RunDir, known: Situation, job: str) -> int:
     return number
 
 
-def _put_back(run: RunDir, job: str, known: Situation, settle: Callable[[Decision], Decision]) -> Decision:
+def _put_back(
+    run: RunDir, job: str, known: Situation, placement: Placement, settle: Callable[[Decision], Decision]
+) -> Decision:
     """Decide, and requeue where that is right; anew if the job was cancelled, or met its limit, since Slurm was asked."""
     decision = settle(_elsewhere(run, job, known, decide(known)))
     for _ in range(ROUNDS):
@@ -141,7 +145,7 @@ def _put_back(run: RunDir, job: str, known: Situation, settle: Callable[[Decisio
             return settle(replace(decision, action=Action.STOP, why=why))
         facts = orders.ask(job)
         if facts is None or facts.restarts > known.restarts:
-            _narrow(job, known, decision)
+            _narrow(job, known, decision, placement)
             return decision
         known = replace(known, facts=facts, now=_clock())
         decision = settle(_elsewhere(run, job, known, decide(known)))
@@ -163,15 +167,18 @@ def _elsewhere(run: RunDir, job: str, known: Situation, decision: Decision) -> D
     if left is None or (known.facts and len(left) >= known.facts.nodes):
         return replace(decision, why=f"{decision.why}; from now on without {', '.join(avoid)}")
     rest = f"only {', '.join(sorted(left))}" if left else "none"
-    why = f"{decision.why}; without {', '.join(avoid)} its partition has {rest} left for it"
-    return replace(decision, action=Action.STOP, why=why)
+    because = f"without {', '.join(avoid)} its partition has {rest} left for it"
+    evidence = {**decision.evidence, "because": because}
+    return replace(decision, action=Action.STOP, why=f"{decision.why}; {because}", evidence=evidence)
 
 
-def _narrow(job: str, known: Situation, decision: Decision) -> None:
-    avoid = decision.evidence.get("exclude", ())
-    refused = orders.narrow(job, known.facts, avoid, None)
+def _narrow(job: str, known: Situation, decision: Decision, placement: Placement) -> None:
+    """Say to Slurm where the next attempt may not run, and for how long it may where less is left than an attempt has."""
+    avoid, left = decision.evidence.get("exclude", ()), known.minutes_left
+    last = math.ceil(left) if left is not None and left < placement.time_minutes else None
+    refused = orders.narrow(job, known.facts, avoid, last)
     if refused is not None:
-        print(f"samebits: job {job} may come to {', '.join(avoid)} again: {refused}", flush=True)
+        print(f"samebits: job {job} has the nodes and the time limit that it had: {refused}", flush=True)
 
 
 def _comes_back(decision: Decision) -> bool:

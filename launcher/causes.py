@@ -137,6 +137,8 @@ class Situation:
     """Requeues of this submission so far, by cause."""
     idle: int = 0
     """Starts in a row, this one included, that reached the time limit without finishing a step."""
+    minutes_left: float | None = None
+    """Of the time that all attempts may have together; None: it is not bounded."""
     taken: bool = True
     """Whether this start took an attempt."""
     suspect: str = ""
@@ -171,15 +173,23 @@ def decide(now: Situation) -> Decision:
         why = f"{why}; before its first step, and {now.suspect} came further"
     if now.cancelled and said in _MAY_BE_CANCELLED:
         cause, action, why = Cause.CANCELLED, STOP, f"{why}; `launch cancel` was asked for"
-    if action is REQUEUE:
-        limit = now.budgets.get(cause)
-        if limit is not None and now.used.get(cause, 0) >= limit:
-            action, why = STOP, f"{why}; its budget of {limit} requeues is used up"
-        elif cause is Cause.TIME_LIMIT and now.idle >= IDLE_STARTS:
-            action, why = STOP, f"{why}; {now.idle} starts in a row ended there without a step: it needs more --time"
     evidence: dict[str, Any] = now.facts.evidence() if now.facts else {}
+    if action is REQUEUE and (because := _no_more(now, cause)):
+        action, why, evidence["because"] = STOP, f"{why}; {because}", because
     evidence |= {"restart": now.restarts, "outcome": str(said), "word": str(word) if now.asked else "not asked"}
     return Decision(cause, action, why, evidence)
+
+
+def _no_more(now: Situation, cause: Cause) -> str:
+    """Why a run is not requeued although its cause would allow it; empty when it is."""
+    limit = now.budgets.get(cause)
+    if limit is not None and now.used.get(cause, 0) >= limit:
+        return f"its budget of {limit} requeues is used up"
+    if now.minutes_left is not None and now.minutes_left * 60 <= now.signal_seconds:
+        return "the time that was asked for is used up"
+    if cause is Cause.TIME_LIMIT and now.idle >= IDLE_STARTS:
+        return f"{now.idle} starts in a row ended there without a step: it needs more --time"
+    return ""
 
 
 def outcome(code: int | None) -> Outcome:

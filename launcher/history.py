@@ -1,7 +1,9 @@
 """What the attempts of a run say together: whether anything lasts, which nodes failed, how much was for nothing. Stdlib only."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 
 from jobs.contract import Cause
@@ -57,6 +59,16 @@ def idle(attempts: Sequence[AttemptRecord], this: AttemptRecord | None, now: int
             break
         count += record is this or record.cause == Cause.TIME_LIMIT
     return count
+
+
+def minutes(attempts: Iterable[AttemptRecord]) -> float:
+    """How long they ran, all together."""
+    total = 0.0
+    for record in attempts:
+        with contextlib.suppress(TypeError, ValueError):  # no such event, or one that was torn
+            begin, end = (datetime.fromisoformat(text) for text in (record.started, record.ended or record.decided))  # type: ignore[arg-type]
+            total += max(0.0, (end - begin).total_seconds())
+    return total / 60
 
 
 def failures(attempts: Iterable[AttemptRecord]) -> dict[str, int]:

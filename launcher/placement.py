@@ -30,6 +30,10 @@ class Placement:
     """How often a run may be requeued, by `Cause` value."""
     signal_seconds: int = 0
     """How long before the time limit Slurm sends its signal; 0 on this machine."""
+    time_minutes: int = 0
+    """The time limit of an attempt; 0 on this machine."""
+    total_minutes: int = 0
+    """Of all attempts of a run together; 0: not bounded."""
     launcher: str = ""
     """``sha256:`` of the launcher's bundle in the store, by which task and arbiter run; empty where they are started by hand."""
 

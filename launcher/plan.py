@@ -1,11 +1,12 @@
 """The plan: everything that a launch will do, decided before it does anything. Pure and frozen; --dry-run prints it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from jobs.contract import Cause, ImagePin
+from launcher import walltime
 from launcher.engines import ImageRequest, NodeOptions, Workshop
 
 BUDGETS: Final[Mapping[str, int]] = {
@@ -63,6 +64,7 @@ class SlurmRequest:
     account: str | None
     qos: str | None
     time_minutes: int
+    """Of one attempt."""
     nodes: int
     cpus_per_task: int
     gpus_per_node: int
@@ -82,6 +84,20 @@ class SlurmRequest:
     """What Slurm does to a preempted job here: `requeue` or `cancel`."""
     budgets: Mapping[str, int] = field(default_factory=lambda: dict(BUDGETS))
     """How often one submission may be requeued, by `Cause` value."""
+    total_minutes: int = 0
+    """Of all attempts of a run together, where more time was asked for than an attempt can have; 0: not bounded."""
+
+    def within(self, minutes: int) -> "SlurmRequest":
+        """The same request where an attempt has at most so many minutes: what is asked for beyond becomes a chain of attempts."""
+        if self.time_minutes <= minutes:
+            return self
+        return replace(self, time_minutes=minutes, total_minutes=self.total_minutes or self.time_minutes)
+
+
+def chain(slurm: SlurmRequest) -> str:
+    """What a person is told of a request that became a chain."""
+    longest, total = walltime.spelled(slurm.time_minutes), walltime.spelled(slurm.total_minutes)
+    return f"Partition {slurm.partition} gives at most {longest} at a time: a chain of attempts, {total} together."
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from jobs.recipe import Recipe
 from launcher import walltime
 from launcher.engines import ImageRequest, engine
 from launcher.errors import ExitCode, LaunchError, fail
-from launcher.plan import Flags, Plan, RunPlan, SlurmRequest, Source
+from launcher.plan import Flags, Plan, RunPlan, SlurmRequest, Source, chain
 
 if TYPE_CHECKING:
     from launcher.config.load import Loaded
@@ -48,6 +48,7 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
     )
     on_slurm = not flags.local and (flags.partition is not None or flags.site is not None)
     todo = sum(run.state != "done" for run in runs)
+    slurm = _slurm(experiment, site, flags, todo) if on_slurm else None
     return Plan(
         experiment=experiment.name,
         config_file=loaded.file,
@@ -64,8 +65,8 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         environment=tuple(site.environment),
         mounts={**inputs, **{str(folder): mode for folder, mode in site.mounts.items()}},
         local_parallelism=_local_parallelism(experiment),
-        slurm=_slurm(experiment, site, flags, todo) if on_slurm else None,
-        notes=tuple(_notes(source)),
+        slurm=slurm,
+        notes=(*_notes(source), *([chain(slurm)] if slurm and slurm.total_minutes else [])),
     )
 
 
@@ -109,9 +110,10 @@ def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> S
         hint = "Name one: --partition NAME. `sinfo -s` lists them."
         raise fail(ExitCode.CLUSTER, f"The site `{site.name}` has no default partition.", hint=hint)
     minutes = walltime.minutes(flags.time or cluster.time or site.time)
-    if refusals := site.refusals(partition, cluster.gpus, minutes):
+    longest = site.longest(partition) or minutes
+    if refusals := site.refusals(partition, cluster.gpus, min(minutes, longest)):
         raise LaunchError(ExitCode.CLUSTER, refusals)
-    return SlurmRequest(
+    asked = SlurmRequest(
         site=site.name,
         job_name=experiment.name,
         partition=partition,
@@ -131,6 +133,7 @@ def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> S
         preemption=site.preemption.mode,
         budgets=site.budgets.by_cause(),
     )
+    return asked.within(longest)
 
 
 def _notes(source: Source) -> list[str]:

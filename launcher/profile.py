@@ -105,7 +105,7 @@ class Partition(Section):
     gpus_per_node: Count | None = None
     """GPUs of each of its nodes. null: not checked."""
     max_time: Clock | None = None
-    """Its longest time limit. null: not checked."""
+    """Its longest time limit. A run that asks for more gets a chain of attempts. null: as Slurm says."""
 
 
 class Preemption(Section):

@@ -1,16 +1,19 @@
-"""Submissions whose launcher died half-way: found again in Slurm and completed, or written off."""
+"""What was left half-way: submissions whose launcher died, jobs that a partition cancelled to preempt them."""
 
+import contextlib
 import socket
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from filelock import FileLock, Timeout
 
+from jobs.contract import Action, Cause, Event
+from jobs.files import append_line, now
 from jobs.rundir import Tree
 from launcher import cluster
 from launcher.errors import LaunchError
 from launcher.record import COMMENT, Submission, submissions
-from launcher.runstate import is_alive
+from launcher.runstate import examine, is_alive
 
 ELSEWHERE: Final = timedelta(minutes=10)
 """A launcher on another machine cannot be asked whether it lives; after this long it does not."""
@@ -32,6 +35,25 @@ def recover(tree: Tree, *, locked: bool = False) -> list[str]:
             return [_settle(tree, orphan) for orphan in again]
     except (Timeout, OSError):
         return []
+
+
+def bring_back(tree: Tree) -> list[str]:
+    """Requeue what Slurm preempted by cancelling it, where the run's own arbiter had no time to. Returns a line for each.
+
+    As long as Slurm remembers a job it can be requeued, with its number and its history; after that, or where Slurm refuses, the
+    next launch of the config submits the run anew."""
+    lines = []
+    for state in examine(tree):
+        run = tree.run(state.seed)
+        if not state.taken or state.job is None or not cluster.requeue(state.job, ended=True).ok:
+            continue
+        line = f"seed {state.seed}: job {state.job} was preempted in a partition that cancels; it is back in the queue."
+        number = state.last.number if state.last else 0
+        head = {"event": Event.DECIDED, "attempt": number, "time": now(), "cause": Cause.PREEMPTED}
+        with contextlib.suppress(OSError):
+            append_line(run.events, {**head, "action": Action.REQUEUE, "evidence": {"job": state.job, "why": line}})
+        lines.append(line)
+    return lines
 
 
 def _is_orphan(submission: Submission) -> bool:

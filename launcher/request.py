@@ -7,8 +7,9 @@ from typing import Any, Final
 from launcher.batch import python
 from launcher.errors import ExitCode, Problem, fail
 from launcher.partitions import Partition, partitions
-from launcher.plan import SlurmRequest
+from launcher.plan import SlurmRequest, chain
 from launcher.process import ProgramMissingError, run
+from launcher.walltime import spelled
 
 KEPT: Final = {
     "SBATCH_ACCOUNT": "account",
@@ -21,8 +22,8 @@ UNPRINTABLE: Final = "%\\\n\r"
 """Slurm reads these in the name of a log in a way of its own."""
 
 
-def check(slurm: SlurmRequest, tree: Path) -> list[str]:
-    """Notes for a person. Raises LaunchError (CLUSTER): no Slurm, no such partition, more time than it gives."""
+def check(slurm: SlurmRequest, tree: Path) -> tuple[SlurmRequest, list[str]]:
+    """The request as its partition takes it, and notes for a person. Raises LaunchError (CLUSTER): no Slurm, no such partition."""
     if odd := sorted({char for char in str(tree) if char in UNPRINTABLE}):
         what = f"Slurm cannot write a log into a folder with {' and '.join(map(repr, odd))} in its path."
         raise fail(ExitCode.CLUSTER, what, where=str(tree), hint="Name another folder with --experiments.")
@@ -35,9 +36,16 @@ def check(slurm: SlurmRequest, tree: Path) -> list[str]:
     for name in slurm.partition.split(","):
         if name not in known:
             raise _unknown(name, known)
-        _check_time(slurm, known[name])
         notes += _notes(slurm, known[name])
-    return notes
+    longest = min((found for name in slurm.partition.split(",") if (found := known[name].minutes)), default=None)
+    if longest is None or slurm.time_minutes <= longest:
+        return slurm, notes
+    if longest * 60 <= slurm.signal_seconds:
+        ahead = f"the signal to save comes {slurm.signal_seconds} s ahead"
+        what = f"Partition {slurm.partition} gives at most {spelled(longest)}, and {ahead}."
+        raise fail(ExitCode.CLUSTER, what, hint="Lower the site's signal_seconds.")
+    fitting = slurm.within(longest)
+    return fitting, [*notes, chain(fitting)]
 
 
 def _unknown(name: str, known: Mapping[str, Partition]) -> Exception:
@@ -46,18 +54,6 @@ def _unknown(name: str, known: Mapping[str, Partition]) -> Exception:
     near = difflib.get_close_matches(name, known, 1)
     there = f"There: {', '.join(sorted(known))}." if known else "sinfo shows none."
     return fail(ExitCode.CLUSTER, f"No partition `{name}`.", hint=f"Did you mean {near[0]}? {there}" if near else there)
-
-
-def _check_time(slurm: SlurmRequest, partition: Partition) -> None:
-    longest = partition.minutes
-    if longest is not None and slurm.time_minutes > longest:
-        what = (
-            f"Partition {partition.name} gives at most {clock(longest)}, and {clock(slurm.time_minutes)} are asked for."
-        )
-        hint = (
-            f"Use --time {clock(longest)}: a longer run saves before its time is over, and goes on in its next attempt."
-        )
-        raise fail(ExitCode.CLUSTER, what, hint=hint)
 
 
 def _notes(slurm: SlurmRequest, partition: Partition) -> Iterator[str]:
@@ -69,13 +65,6 @@ def _notes(slurm: SlurmRequest, partition: Partition) -> Iterator[str]:
             yield f"Partition {partition.name} has at most {there[what]} {what}; {count} are asked for: it may never start."
     if not partition.up:
         yield f"Partition {partition.name} is not up: jobs wait until it is."
-
-
-def clock(minutes: int) -> str:
-    """Minutes as sbatch and --time read them."""
-    days, rest = divmod(minutes, 24 * 60)
-    text = f"{rest // 60:02}:{rest % 60:02}:00"
-    return f"{days}-{text}" if days else text
 
 
 def check_python(interpreter: str) -> None:

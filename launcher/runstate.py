@@ -49,6 +49,8 @@ class RunState:
     job: str | None
     node: str | None
     attempts: tuple[AttemptRecord, ...] = field(default=())
+    taken: bool = False
+    """Slurm ended its job to make room for another, and does not bring it back by itself (PreemptMode=CANCEL)."""
 
     @property
     def last(self) -> AttemptRecord | None:
@@ -122,7 +124,8 @@ def judge(run: RunDir, record: Record | None, answer: Answer) -> RunState:
         state, detail, active = _in_slurm(status, _of(record, last))
     node = (status.node if status and not status.ended else "") or (last.node if last else None)
     place, job = (record.place, record.job) if record else (None, None)
-    return RunState(run.seed, state, detail, active, place, job, node, history)
+    taken = state is State.SAVED and not active and status is not None and status.state == "PREEMPTED"
+    return RunState(run.seed, state, detail, active, place, job, node, history, taken)
 
 
 Verdict = tuple[State, str, bool]
@@ -142,7 +145,8 @@ def _by_tree(last: AttemptRecord) -> Verdict:
     if cause == Cause.CANCELLED:
         return State.CANCELLED, _saved_at(last), False
     if last.exit_code == Exit.SAVED or cause in _COMES_BACK:
-        return State.SAVED, f"{cause}; launch it again to go on", False
+        because = last.evidence.get("because")
+        return State.SAVED, f"{cause}{f', {because}' if because else ''}; launch it again to go on", False
     return State.FAILED, _why(last, str(cause)), False
 
 
@@ -162,6 +166,9 @@ def _saved_at(last: AttemptRecord) -> str:
 
 
 def _why(last: AttemptRecord, cause: str) -> str:
+    because = last.evidence.get("because")
+    if because:
+        return f"{cause}: {because}"
     return f"{cause} (exit code {last.exit_code})" if last.exit_code is not None else cause
 
 
@@ -204,6 +211,8 @@ def _ended(status: JobStatus, last: AttemptRecord | None) -> Verdict:
         return State.CANCELLED, _saved_at(last) if last else "before it started", False
     if last is not None and last.action == Action.STOP:
         return _by_tree(last)
+    if status.state == "PREEMPTED":
+        return State.SAVED, "preempted, and this partition cancels; launch it again to go on", False
     detail = _SLURM_ENDS.get(status.state, f"Slurm says {status.state}")
     return State.FAILED, detail if last else f"{detail}; it never started", False
 
@@ -212,7 +221,6 @@ _SLURM_ENDS: Final = {
     "TIMEOUT": "time limit, before it could save",
     "NODE_FAIL": "node failure",
     "OUT_OF_MEMORY": "out of memory",
-    "PREEMPTED": "preempted, and this partition cancels",
     "FAILED": "its batch script failed",
 }
 

@@ -64,10 +64,12 @@ class Site(Profile):
         if offer.gpus_per_node is not None and gpus > offer.gpus_per_node:
             what = f"Partition {partition} has {offer.gpus_per_node} GPUs per node; the config asks for {gpus}."
             found.append(Problem(what, where, "Another partition, or cluster.gpus in the config."))
-        if offer.max_time is not None and minutes > walltime.minutes(offer.max_time):
-            what = f"Partition {partition} allows {offer.max_time} at most; {minutes} min are asked for."
-            found.append(Problem(what, where, "A shorter --time is enough: a run goes on in the next attempt."))
         return found
+
+    def longest(self, partition: str) -> int | None:
+        """How many minutes an attempt can have there, as far as the profile says; None: it does not."""
+        offer = (self.partitions or {}).get(partition)
+        return walltime.minutes(offer.max_time) if offer and offer.max_time else None
 
 
 def load_site(name: str | None, repository: Path) -> Site:

@@ -13,7 +13,7 @@ from jobs.contract import Cause
 from jobs.rundir import Tree
 from launcher.errors import ExitCode, fail
 from launcher.progress import Progress, last_line, progress, provenance
-from launcher.recover import recover
+from launcher.recover import bring_back, recover
 from launcher.runstate import RunState, State, examine
 
 COLUMNS: Final = ("seed", "state", "step", "epoch", "val loss", "accuracy", "attempts", "where", "detail")
@@ -47,7 +47,7 @@ def show_status(experiments: Path, name: str | None, as_json: bool) -> int:  # n
         raise fail(ExitCode.NOT_FOUND, f"No experiment `{name}`.", where=str(experiments))
     names = [name] if name is not None else sorted(path.parent.name for path in experiments.glob("*/config.yaml"))
     trees = [Tree(experiments / each) for each in names]
-    notes = [line for tree in trees for line in recover(tree)]
+    notes = [line for tree in trees for line in [*recover(tree), *bring_back(tree)]]
     found = [look(tree) for tree in trees]
     if as_json:
         _out(

@@ -172,7 +172,8 @@ def _submit(plan: Plan, slurm: SlurmRequest, tree: Tree, say: Say) -> Submitted:
     if not seeds:
         return Submitted(None, already)
     request.check_python(sys.executable)
-    for note in request.check(slurm, plan.tree):
+    slurm, notes = request.check(slurm, plan.tree)
+    for note in notes:
         say(note)
     submission = Submission(
         id=new_id(tree),
@@ -206,6 +207,8 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str, own: Bundle) -> 
         preemption=slurm.preemption,
         budgets=dict(slurm.budgets),
         signal_seconds=slurm.signal_seconds,
+        time_minutes=slurm.time_minutes,
+        total_minutes=slurm.total_minutes,
         launcher=own.digest,
     )
 

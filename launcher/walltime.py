@@ -34,6 +34,13 @@ def clock(text: str) -> int:
     return minutes(text)
 
 
+def spelled(total: int) -> str:
+    """Minutes as sbatch and --time read them."""
+    days, rest = divmod(total, 24 * 60)
+    text = f"{rest // 60:02}:{rest % 60:02}:00"
+    return f"{days}-{text}" if days else text
+
+
 def _seconds(text: str) -> int | None:
     if _MINUTES.fullmatch(text):
         return int(text) * 60

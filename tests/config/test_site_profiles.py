@@ -167,7 +167,7 @@ OFFER = (
         (("cpu", 0, 2), []),
         (("gpuu", 1, 60), ["The site has no partition `gpuu`. Did you mean gpu? There: gpu, cpu, any."]),
         (("cpu", 1, 60), ["Partition cpu has 0 GPUs per node; the config asks for 1."]),
-        (("gpu", 2, 241), ["Partition gpu has 1 GPUs per node", "Partition gpu allows 04:00:00 at most; 241 min are"]),
+        (("gpu", 2, 241), ["Partition gpu has 1 GPUs per node"]),
         (("gpu", 1, 1), ["The time limit of 1 min leaves nothing before the signal, 60 s ahead of it."]),
         (("zzz", 1, 1), ["leaves nothing before the signal", "The site has no partition `zzz`."]),
     ],
@@ -178,6 +178,11 @@ def test_what_a_partition_cannot_take_is_refused(asked, said, repository):
     for problem, fragment in zip(refusals, said, strict=True):
         said_in_one_line = " ".join(str(problem).split())  # the hint has a line of its own where the place is long
         assert fragment in said_in_one_line
+
+
+def test_how_long_an_attempt_may_be_is_said_where_the_profile_says_it(repository):
+    site = profile(repository, OFFER)
+    assert [site.longest(name) for name in ("gpu", "cpu", "zzz")] == [240, None, None]
 
 
 def test_without_partitions_only_the_signal_is_checked(tmp_path):

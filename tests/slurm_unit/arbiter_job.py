@@ -62,8 +62,8 @@ class Job:
         monkeypatch.setattr(orders, "PATIENCE", (0.01, 0.01))
         monkeypatch.setattr(arbiter.signal, "signal", lambda *_: None)
 
-    def budgets(self, budgets):
-        Placement("a", {}, "none", (), {}, "default", "requeue", budgets, 60).write(self.placement)
+    def budgets(self, budgets, **more):
+        Placement("a", {}, "none", (), {}, "default", "requeue", budgets, 60, **more).write(self.placement)
 
     def scontrol(self, **answers):
         plan, calls, events = self.folder / "plan", self.folder / "calls", self.run.events
@@ -87,11 +87,20 @@ class Job:
         self.submission.cancel(self.tree, 5)
 
     def attempt(  # noqa: PLR0913 - each is one thing that an event says
-        self, number, code, step=None, *, first=0, restart=None, cause=None, action=None, node="n1"
+        self, number, code, step=None, *, first=0, restart=None, cause=None, action=None, node="n1", ran=0
     ):
-        """It goes on from step `first` (None: never gets there) and does steps up to `step`, which it saves if its code says so."""
+        """It goes on from step `first` (None: never gets there) and does steps up to `step`, which it saves if its code says so,
+        in `ran` minutes."""
         restart = number - 1 if restart is None else restart
-        start = {"event": Event.STARTED, "attempt": number, "time": "t", "node": node, "job": "7_1", "restart": restart}
+        began, ended = (f"2026-01-31T{12 + m // 60}:{m % 60:02}:00.000Z" for m in (0, ran))
+        start = {
+            "event": Event.STARTED,
+            "attempt": number,
+            "time": began,
+            "node": node,
+            "job": "7_1",
+            "restart": restart,
+        }
         append_line(self.run.events, start)
         self.run.attempt_log(number).touch()
         if first is not None:
@@ -99,9 +108,8 @@ class Job:
         if code == 75:
             append_line(self.run.events, {"event": Event.SAVED, "attempt": number, "time": "t", "step": step or 0})
         if code is not None:
-            append_line(
-                self.run.events, {"event": Event.ENDED, "attempt": number, "time": "t", "exit_code": code, "step": step}
-            )
+            end = {"event": Event.ENDED, "attempt": number, "time": ended, "exit_code": code, "step": step}
+            append_line(self.run.events, end)
         if cause:
             append_line(
                 self.run.events,

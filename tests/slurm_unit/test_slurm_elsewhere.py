@@ -124,7 +124,22 @@ def test_an_exclusion_that_slurm_refuses_is_said(job, capsys):
     job.attempt(1, 79, first=None)
     job.scontrol(show=[(0, QUIET.format(0, "(null)"))], requeue=[(0, "")], update=[(1, "Job is no longer pending")])
     assert job.decide() == 75
-    assert "may come to n1 again: Job is no longer pending" in capsys.readouterr().out
+    assert "has the nodes and the time limit that it had: Job is no longer pending" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ran", "limit", "action"), [(60, None, "requeue"), (119, None, "requeue"), (150, 30, "requeue"), (179, 0, "stop")]
+)
+def test_a_chain_of_attempts_has_the_time_that_was_asked_for(job, ran, limit, action):
+    """Three hours, an hour an attempt. The last one gets what is left; what is not more than the time to save is nothing."""
+    job.budgets({"time limit": 100}, time_minutes=60, total_minutes=180)
+    job.attempt(1, 75, 9, ran=ran)
+    job.scontrol(show=[(0, LIMIT.format(0))], requeue=[(0, "")], update=[(0, "")])
+    job.decide()
+    assert job.decisions() == [("time limit", action)]
+    told = [call for call, _ in job.calls() if call[0] == "update"]
+    assert told == ([["update", "JobId=7_1", f"TimeLimit={limit}"]] if limit else [])
+    assert ("used up" in attempts(job.run)[0].evidence["why"]) == (action == "stop")
 
 
 @pytest.mark.parametrize(

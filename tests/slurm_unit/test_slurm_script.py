@@ -5,10 +5,10 @@ import subprocess
 
 import pytest
 
-from launcher import bundle, request
+from launcher import bundle, request, walltime
 from launcher.errors import LaunchError
 from launcher.record import Submission, submissions
-from launcher.submit import ArrayExecutor, parameters, script
+from launcher.submit import ArrayExecutor, parameters, placement, script
 
 
 def options(text):
@@ -121,6 +121,44 @@ def test_a_path_that_slurm_would_rewrite_is_refused(make_plan, tmp_path, name):
         request.check(plan.slurm, plan.tree)
 
 
+@pytest.fixture
+def sinfo(tmp_path, monkeypatch):
+    """Two partitions: one gives a day, the other two hours."""
+    program = tmp_path / "bin" / "sinfo"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'gpu|up|1-00:00:00|4|8|gpu:2'; echo 'short|up|2:00:00|4|8|gpu:2'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+
+
+def test_more_time_than_a_partition_gives_is_a_chain_of_attempts(make_plan, sinfo):
+    asked = make_plan(time_minutes=3 * 24 * 60).slurm
+    found, notes = request.check(asked, make_plan().tree)
+    assert (found.time_minutes, found.total_minutes) == (24 * 60, 3 * 24 * 60)
+    assert notes == ["Partition gpu gives at most 1-00:00:00 at a time: a chain of attempts, 3-00:00:00 together."]
+    own = bundle.planned(make_plan().store)
+    made = placement(make_plan(), found, "id", own)
+    assert (made.time_minutes, made.total_minutes) == (24 * 60, 3 * 24 * 60)
+    assert parameters(make_plan().tree, found, own)["time"] == 24 * 60
+
+
+def test_the_shortest_of_several_partitions_counts_and_the_total_stays(make_plan, sinfo):
+    shortened = make_plan(partition="gpu,short", time_minutes=1000).slurm.within(600)
+    found, _ = request.check(shortened, make_plan().tree)
+    assert (found.time_minutes, found.total_minutes) == (120, 1000)
+
+
+def test_what_a_partition_gives_is_no_chain(make_plan, sinfo):
+    asked = make_plan(time_minutes=24 * 60).slurm
+    assert request.check(asked, make_plan().tree) == (asked, [])
+
+
+def test_a_partition_with_no_time_before_the_signal_is_refused(make_plan, sinfo):
+    asked = make_plan(partition="short", time_minutes=600, signal_seconds=7200).slurm
+    with pytest.raises(LaunchError, match="the signal to save comes 7200 s ahead"):
+        request.check(asked, make_plan().tree)
+
+
 def test_without_slurm_the_next_command_is_named(make_plan, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     plan = make_plan()
@@ -161,7 +199,7 @@ def test_a_refusal_keeps_slurms_words_and_names_the_next_command(make_plan, word
 
 
 def test_a_minute_count_reads_as_time():
-    assert [request.clock(minutes) for minutes in (1, 90, 1440 * 2 + 61)] == ["00:01:00", "01:30:00", "2-01:01:00"]
+    assert [walltime.spelled(minutes) for minutes in (1, 90, 1440 * 2 + 61)] == ["00:01:00", "01:30:00", "2-01:01:00"]
 
 
 def test_an_older_submission_does_not_take_a_seed_back(make_plan):

@@ -30,6 +30,11 @@ def main(path):  # noqa: C901 - one story, told in one place
         with (folder["logs"] / "events.jsonl").open("a") as file:
             file.write(line + "\n")
 
+    # before its first step, as a run is that its node does not suit, or that its node breaks
+    if attempt <= recipe.get("unfit_attempts", 0):
+        return 79
+    if attempt in recipe.get("break_attempts", ()):
+        return 1
     checkpoint = folder["checkpoints"] / "tiny.json"
     step = json.loads(checkpoint.read_text())["step"] if checkpoint.exists() else 0
     event("resumed", step=step, checkpoint=checkpoint.name if step else None, skipped=[], lost_steps=0)
