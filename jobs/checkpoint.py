@@ -13,6 +13,7 @@ from types import NoneType
 from typing import Any, BinaryIO, cast
 
 import torch
+from torch.utils.serialization import config
 
 from jobs.files import publish_json, sync_folder
 
@@ -170,9 +171,12 @@ class Checkpoints:
         size, digest = self._publish(path, state)
         self._fence()
         manifest(name, size, digest).write(_manifest_of(path))
+        self._fence()
         self._point("latest", name)
         if best:
             self._point("best", name)
+        sync_folder(self._folder)  # or a power cut may take the new link, and not what is dropped next
+        self._fence()
         self._drop_old()
         return path
 
@@ -182,7 +186,9 @@ class Checkpoints:
         try:
             with temporary.open("wb") as file:
                 sink = _HashingFile(file)
-                torch.save(state, cast("BinaryIO", sink))
+                # The whole is hashed: a checksum of each tensor besides would cost half the time again.
+                with config.patch("save.compute_crc32", False):  # type: ignore[attr-defined]  # noqa: FBT003
+                    torch.save(state, cast("BinaryIO", sink))
                 sink.check()
                 file.flush()
                 os.fsync(file.fileno())

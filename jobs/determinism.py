@@ -2,6 +2,8 @@
 
 `environment` is standard library only: it is asked before torch is imported, since most of it acts at process start alone."""
 
+import zlib
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -79,6 +81,20 @@ def random_state(device_type: str) -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if device_type == "cuda" else [],
+    }
+
+
+def random_checksums() -> dict[str, int]:
+    """Of the states of those global generators that go on from where they were: torch's are set anew for each micro-batch."""
+    import random
+
+    import numpy as np
+
+    _, words, gauss = random.getstate()
+    _, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": zlib.crc32(array("I", words), zlib.crc32(repr(gauss).encode())),
+        "numpy": zlib.crc32(np.asarray(keys).data, zlib.crc32(repr([float(value) for value in rest]).encode())),
     }
 
 

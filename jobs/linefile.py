@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.errors import FULL, Fenced
+from jobs.errors import PASSING, Fenced
 from jobs.files import sync_folder, write_all
 
 _CHUNK: Final = 1 << 20
@@ -39,7 +39,7 @@ class LineFile:
     """Open for appending after `mark`; what lay behind it is cut off. `fence` is asked before each write and raises.
 
     It becomes a new file under the old name: an older attempt that still has the old one open writes to nowhere. A full disk
-    does not lose a line: it waits in memory for the next write; `sync` is the one that insists."""
+    does not lose a line: it waits in memory for the next write; `flush` is the one that insists."""
 
     def __init__(self, path: Path, mark: Mark, fence: Callable[[], None]) -> None:
         fence()
@@ -57,16 +57,17 @@ class LineFile:
         self._hash.update(line)
         self._waiting += line
         try:
-            self._flush()
+            self.flush()
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in PASSING:
                 raise
             if not self._said:
                 print(f"WARNING: {self._path}: {error}. Its lines wait in memory.", file=sys.stderr, flush=True)
             self._said = True
         return line
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits. Raises OSError when the disk is full: a checkpoint, which counts on the lines, is not made then."""
         while self._waiting:
             done = os.pwrite(self._handle, self._waiting, self._written)
             self._waiting, self._written = self._waiting[done:], self._written + done
@@ -77,15 +78,15 @@ class LineFile:
         return Mark(self._written + len(self._waiting), self._hash.hexdigest())
 
     def sync(self) -> None:
-        """Make it durable, before a checkpoint that has its mark is published. Raises OSError when the disk is full."""
-        self._flush()
+        """Make durable what was written, before a checkpoint that has its mark is published. Raises OSError. The only thing here
+        that another thread may do, while lines are appended."""
         os.fsync(self._handle)
 
     def close(self) -> None:
         """What still waits is tried once more, unless a newer attempt exists."""
         with suppress(OSError, Fenced):
             self._fence()
-            self._flush()
+            self.flush()
         os.close(self._handle)
 
 

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional
 
 from jobs.data.rows import IGNORED
+from jobs.determinism import random_checksums
 from jobs.errors import Failed
-from jobs.feed import Batch
-from jobs.ledger import Ledger
+from jobs.feed import Batch, checksum
+from jobs.ledger import Entry, Ledger
 from jobs.metrics import Display, Metrics
 from jobs.order import Course, learning_rate_factor
 from jobs.recipe import Training
@@ -45,6 +46,8 @@ class Parts:
     gauge: Gauge
     save: Callable[[], None]
     """Called when a checkpoint is due; survives a full disk by itself."""
+    look: Callable[[], None]
+    """Called between two steps, to tell what became of the checkpoint that is being written."""
     every_steps: int | None
     stop: Callable[[], bool]
 
@@ -54,6 +57,7 @@ def train(state: TrainingState, parts: Parts) -> bool:
     between two micro-batches or before an evaluation, and waits to be saved."""
     progress, course = state.progress, parts.course
     while True:
+        parts.look()
         if progress.step == progress.evaluated * course.steps_per_epoch and progress.micro == 0:
             if not _evaluate(state, parts):
                 return False
@@ -133,8 +137,20 @@ def _step(state: TrainingState, parts: Parts) -> bool:
     progress.epoch_loss += progress.step_loss
     progress.epoch_tokens += tokens
     progress.step += 1
-    progress.micro, progress.step_loss, progress.step_tokens, progress.last_loss = 0, 0.0, 0, loss
-    parts.ledger.append(progress.step, loss, grad_norm, state.checksum())
+    entry = Entry(
+        step=progress.step,
+        data=progress.step_data,
+        tokens=tokens,
+        lr=lr,
+        random=random_checksums(),
+        buffers=state.buffer_checksum() if state.buffer_checksum else None,
+        loss=loss,
+        grad_norm=grad_norm,
+        weights=state.checksum(),
+    )
+    parts.ledger.append(entry)
+    progress.micro, progress.step_loss, progress.step_tokens, progress.step_data = 0, 0.0, 0, 0
+    progress.last_loss = loss
     seconds = time.monotonic() - started
     progress.epoch_seconds += seconds
     line = {
@@ -165,7 +181,8 @@ def _finite(progress: Progress, **numbers: float) -> None:
 
 def _micro_batch(state: TrainingState, parts: Parts) -> None:
     progress = state.progress
-    batch = {name: tensor.to(state.device, non_blocking=True) for name, tensor in next(parts.batches).items()}
+    fed = next(parts.batches)
+    batch = {name: tensor.to(state.device, non_blocking=True) for name, tensor in fed.items()}
     state.model.train()
     torch.manual_seed(parts.course.dropout_seed(progress.step, progress.micro))
     with autocast(parts.training, state.device):
@@ -173,6 +190,7 @@ def _micro_batch(state: TrainingState, parts: Parts) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     progress.step_loss += loss.item()
     progress.step_tokens += tokens
+    progress.step_data += checksum(fed, progress.micro)
     progress.micro += 1
 
 

@@ -1,6 +1,6 @@
 """One attempt at a run, from its prepared model and data to the saved or finished state; knows neither transformers nor peft."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,20 +84,14 @@ def attempt(specification: Specification, directory: RunDir, fence: Fence, work:
         parts = Parts(
             training=training,
             course=course,
-            batches=feed(
-                work.rows,
-                course,
-                step=progress.step,
-                done=progress.micro,
-                workers=recipe.data.workers,
-                collate=work.collate,
-            ),
+            batches=_rest(work, course, state, recipe.data.workers),
             evaluate=measure,
             metrics=Metrics(resumed.logbook.metrics, tracker),
             ledger=resumed.logbook.ledger,
             display=display,
             gauge=work.gauge,
-            save=keeper.save_if_possible,
+            save=keeper.save,
+            look=keeper.look,
             every_steps=recipe.checkpoints.every_steps,
             stop=stop,
         )
@@ -110,7 +104,13 @@ def attempt(specification: Specification, directory: RunDir, fence: Fence, work:
     finally:
         display.close()
         work.gauge.close()
-        resumed.logbook.close()
+        keeper.close()
         if not directory.is_fenced(fence.attempt):
             tracker.close(code)
     return code
+
+
+def _rest(work: Work, course: Course, state: TrainingState, workers: int) -> Iterator[Batch]:
+    """The micro-batches from where the state stands."""
+    done = state.progress
+    return feed(work.rows, course, step=done.step, done=done.micro, workers=workers, collate=work.collate)

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from jobs.checkpoint import Position
+from jobs.checksum import Checksum
 from jobs.determinism import random_state, restore_random_state
 from jobs.errors import Refused
-from jobs.ledger import Checksum
+from jobs.hostcopy import HostCopy
 
 
 @dataclass(slots=True)
@@ -24,6 +25,8 @@ class Progress:
     step_loss: float = 0.0
     """Sum over the tokens of the step under way."""
     step_tokens: int = 0
+    step_data: int = 0
+    """Checksum of the micro-batches of the step under way: a sum, so that it matters neither who computes them nor when."""
     epoch_loss: float = 0.0
     """Sum over the tokens of the epoch under way."""
     epoch_tokens: int = 0
@@ -63,22 +66,26 @@ class TrainingState:
         self.progress = Progress()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._buffers = dict(model.named_buffers())
+        self._copy = HostCopy()
         frozen = [p for p in model.parameters() if not p.requires_grad]
         self.base = Checksum(frozen)() if frozen else None
         """Checksum of the weights that are not trained, and so not saved."""
         self.checksum = Checksum(self.trainable.values())
+        self.buffer_checksum = Checksum(self._buffers.values()) if self._buffers else None
 
     def capture(self) -> dict[str, Any]:
-        """A copy on the CPU of everything, of tensors, numbers, texts, lists and dicts alone."""
-        return {
-            "model": {name: _copy(p) for name, p in self.trainable.items()},
-            "buffers": {name: _copy(b) for name, b in self._buffers.items() if b is not None},
-            "base": self.base,
-            "optimizer": _copy(self.optimizer.state_dict()),
-            "gradients": {name: _copy(p.grad) for name, p in self.trainable.items() if p.grad is not None},
-            "progress": asdict(self.progress),
-            "random": random_state(self.device.type),
-        }
+        """A copy on the CPU of everything, of tensors, numbers, texts, lists and dicts alone. Valid until the next one: they
+        share their memory."""
+        copied = self._copy(
+            {
+                "model": self.trainable,
+                "buffers": self._buffers,
+                "optimizer": self.optimizer.state_dict(),
+                "gradients": {name: p.grad for name, p in self.trainable.items() if p.grad is not None},
+            }
+        )
+        rest = {"base": self.base, "progress": asdict(self.progress), "random": random_state(self.device.type)}
+        return {**copied, **rest}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
@@ -99,14 +106,3 @@ class TrainingState:
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         restore_random_state(state["random"])
-
-
-def _copy(value: Any) -> Any:
-    """Tensors cloned to the CPU, containers rebuilt: later steps must not write into a snapshot."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copy(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_copy(part) for part in value]
-    return value

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from jobs.contract import Exit
+from jobs.files import read_lines
 from jobs.preemption import StopFlag
 from jobs.rundir import RunDir
 
@@ -24,6 +25,10 @@ EMPTY = hashlib.sha256().hexdigest()
 NAME, SEED = "tiny", 5
 PAUSE = float(os.environ.get("MINIATURE_PAUSE", "0"))
 """Seconds per row: long enough for a blow to fall anywhere."""
+
+
+MIDDLE = 4 + 9 + 4 + 3 + 2
+"""Asks until the first micro-batch of step 5 is done: one checkpoint after the epoch, two in between, one of the stop."""
 
 
 class Evaluated(NamedTuple):
@@ -127,6 +132,26 @@ def calm(path: Path) -> RunDir:
     """The run, never stopped."""
     assert start(path, StopFlag()) is Exit.DONE
     return RunDir.of_specification(path)
+
+
+def stopped(root: Path, asks: int = MIDDLE, **changes: Any) -> tuple[Path, RunDir]:
+    """A run that was stopped once."""
+    path = make_tree(root, **changes)
+    assert start(path, StopAfter(asks)) is Exit.SAVED
+    return path, RunDir.of_specification(path)
+
+
+def files(run: RunDir) -> list[str]:
+    return sorted(path.name for path in run.checkpoints.iterdir())
+
+
+def event(run: RunDir, kind: str) -> dict[str, Any]:
+    """The last one of its kind."""
+    return [line for line in read_lines(run.events) if line["event"] == kind][-1]
+
+
+def newest(run: RunDir) -> Path:
+    return run.checkpoints / (run.checkpoints / "latest").readlink()
 
 
 def _work(specification: Any, numerics: dict[str, str]) -> Any:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.feed import SeededRows
-from jobs.ledger import Checksum, digest
 from jobs.order import Course, Purpose, Row, learning_rate_factor, mix, shuffled
 from jobs.recipe import Schedule
 
@@ -88,25 +87,3 @@ def test_run_order_rows_draw_by_seed_and_leave_no_trace() -> None:
     torch.manual_seed(3)
     _ = rows[Row(0, 11)]
     assert torch.equal(torch.rand(()), expected)
-
-
-def test_run_order_checksum_sees_each_bit_and_each_exchange() -> None:
-    values = torch.randn(1000)
-    plain = Checksum([values])()
-    assert Checksum([values])() == plain
-    flipped = values.clone()
-    flipped.view(torch.int32)[500] ^= 1
-    exchanged = values.clone()
-    exchanged[[3, 700]] = values[[700, 3]]
-    assert len({plain, Checksum([flipped])(), Checksum([exchanged])(), Checksum([values[:999]])()}) == 4
-    assert Checksum([torch.zeros(3)])() != Checksum([torch.zeros(4)])()
-    assert Checksum([-torch.zeros(1)])() != Checksum([torch.zeros(1)])()
-    torch.set_num_threads(2)
-    assert Checksum([values])() == plain
-    torch.set_num_threads(1)
-
-
-def test_run_order_digest_names_weights() -> None:
-    weights = {"b": torch.ones(2, 2), "a": torch.zeros(3, dtype=torch.bfloat16)}
-    assert digest(weights) == digest(dict(reversed(weights.items())))
-    assert digest(weights) != digest({**weights, "b": torch.ones(4)})
