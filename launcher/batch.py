@@ -21,7 +21,8 @@ try:
     with open(path, "rb") as file:
         found = "sha256:" + hashlib.sha256(file.read()).hexdigest()
 except OSError as error:
-    found = error.strerror
+    print(f"refused: {{path}}: the launcher of this run cannot be read here: {{error.strerror}}.", file=sys.stderr)
+    sys.exit({Exit.UNFIT:d})
 if found != digest:
     print(f"refused: {{path}}: the launcher of this run is {{digest}}; this is: {{found}}. Launch again.", file=sys.stderr)
     sys.exit({Exit.REFUSED:d})
@@ -48,7 +49,7 @@ def python(interpreter: str) -> tuple[str, ...]:
 
 def launcher(interpreter: str, bundle: Path, digest: str) -> tuple[str, ...]:
     """How the pinned launcher starts on a node; a module and its arguments follow. Exit code 78 when the bundle is not the one of
-    that digest (``sha256:``).
+    that digest (``sha256:``), and 79 when this node does not see it.
 
     The interpreter's packages are there as well (submitit), but after the bundle. No variable is set, so a run inherits none."""
     return (*python(interpreter), "-u", "-c", PROGRAM, str(bundle), digest)
@@ -80,7 +81,7 @@ def teardown(site: Sequence[str], placement: Path) -> list[str]:
         *site,
         f'{step("launcher.arbiter", "--placement", placement)} --code "$rc"',
         "rc=$?",
-        f'case "$rc" in {Exit.DONE:d} | {Exit.BROKEN:d} | {Exit.SAVED:d}) exit "$rc" ;; esac',
+        f'case "$rc" in {Exit.DONE:d} | {Exit.BROKEN:d} | {Exit.SAVED:d} | {Exit.REFUSED:d}) exit "$rc" ;; esac',
         *_elsewhere(placement.parent),
         'exit "$rc"',
     ]
@@ -88,7 +89,8 @@ def teardown(site: Sequence[str], placement: Path) -> list[str]:
 
 def _elsewhere(folder: Path) -> list[str]:
     """Shell lines for a node on which the arbiter cannot start: no interpreter, no store. The job goes to another node, a few
-    times; its log counts them. Slurm requeues only what still runs, so what was cancelled stays so."""
+    times; its log counts them. Slurm requeues only what still runs, so what was cancelled stays so. A launcher that was damaged in
+    the store is the same on all nodes, and not tried again."""
     return [
         'job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
         f'echo "{UNABLE} (exit code $rc on $SLURMD_NODENAME)"',

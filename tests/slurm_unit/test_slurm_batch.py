@@ -82,8 +82,9 @@ true
     ("code", "before", "old", "told"),
     [
         (127, 0, "(null)", ["requeue incomplete 7_1", "update JobId=7_1 ExcNodeList=n1"]),
-        (78, 2, "n[3-4]", ["requeue incomplete 7_1", "update JobId=7_1 ExcNodeList=n[3-4],n1"]),
-        (78, 3, "(null)", []),
+        (79, 2, "n[3-4]", ["requeue incomplete 7_1", "update JobId=7_1 ExcNodeList=n[3-4],n1"]),
+        (79, 3, "(null)", []),
+        (78, 0, "(null)", []),
         (0, 0, "(null)", []),
         (1, 0, "(null)", []),
         (75, 0, "(null)", []),
@@ -102,7 +103,7 @@ def test_where_the_arbiter_cannot_start_the_job_goes_elsewhere_a_few_times(tmp_p
     assert done.returncode == code
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
     assert [call for call in calls if not call.startswith("show")] == told
-    assert (f"{batch.UNABLE} (exit code {code} on n1)" in log.read_text()) == (code not in {0, 1, 75})
+    assert (f"{batch.UNABLE} (exit code {code} on n1)" in log.read_text()) == (code not in {0, 1, 75, 78})
 
 
 def test_without_a_log_that_counts_it_is_not_tried(tmp_path):
@@ -194,7 +195,7 @@ def test_a_bundle_with_another_byte_is_refused_before_it_is_imported(tmp_path):
 def test_a_bundle_that_is_gone_is_named(tmp_path):
     argv = [*batch.launcher(sys.executable, tmp_path / "x.zip", "sha256:0"), "launcher.arbiter"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == Exit.REFUSED
+    assert done.returncode == Exit.UNFIT
     assert "No such file" in done.stderr
 
 
