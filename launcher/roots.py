@@ -80,7 +80,9 @@ def _use(tree: Path, root: Root | None, clock: float) -> Use | None:
     try:
         if not tree.is_dir():
             # Just being launched; or on a file system that is away: then what it used last stays.
-            return Use(tree, names, unfinished=True, time=time) if root and (fresh or not tree.parent.is_dir()) else None
+            return (
+                Use(tree, names, unfinished=True, time=time) if root and (fresh or not tree.parent.is_dir()) else None
+            )
         found, unfinished, ended = _read(Tree(tree), clock)
     except (OSError, ValueError, KeyError, TypeError):
         return Use(tree, names, unfinished=True, time=time)

@@ -99,6 +99,8 @@ class Stored:
     """Its files and folders. Empty where only its engine can remove it."""
     about: Mapping[str, str] = field(default_factory=dict)
     """For people: base, python ..."""
+    needs: frozenset[str] = frozenset()
+    """Names of what it stands on, which stays as long as it does."""
 
 
 def size(path: Path) -> int:

@@ -11,7 +11,7 @@ from filelock import Timeout
 
 from launcher import roots
 from launcher.engines import ENGINES
-from launcher.errors import Problem
+from launcher.errors import LaunchError, Problem
 from launcher.roots import Use
 from launcher.store import Stored, locked, remove, size
 
@@ -43,7 +43,7 @@ class Pruned:
 
     removed: tuple[Stored, ...]
     kept: tuple[Shelf, ...]
-    """Old enough, but an unfinished experiment uses it, or somebody makes it at this moment."""
+    """Old enough, but an unfinished experiment uses it, something that stays stands on it, or somebody makes it at this moment."""
     failed: tuple[Problem, ...]
 
     @property
@@ -65,18 +65,28 @@ def prune(store: Path, experiments: Path | None, seconds: float, *, dry: bool) -
     """Remove what no unfinished experiment uses and nobody has used for so long. Everything else is left as it is."""
     clock = time.time()
     removed, kept, failed = [], [], []
-    for shelf in shelves(store, experiments, clock):
+    stays: set[str] = set()
+    # What stands on something goes before it: code layers before their environment.
+    for shelf in sorted(shelves(store, experiments, clock), key=lambda shelf: not shelf.stored.needs):
         if clock - shelf.last < seconds and shelf.stored.kind != "leftover":
+            stays |= shelf.stored.needs
             continue
-        if shelf.needed:
+        if shelf.needed or shelf.stored.names & stays:
+            stays |= shelf.stored.needs
             kept.append(shelf)
             continue
         if not dry:
             try:
                 if not _take(shelf.stored, store, experiments):
+                    stays |= shelf.stored.needs
                     kept.append(shelf)
                     continue
+            except LaunchError as error:
+                stays |= shelf.stored.needs
+                failed += error.problems
+                continue
             except OSError as error:
+                stays |= shelf.stored.needs
                 failed.append(Problem(f"It cannot be removed: {error.strerror}.", str(error.filename or store)))
                 continue
         removed.append(shelf.stored)
