@@ -40,6 +40,8 @@ class Word(StrEnum):
 
     REQUEUED = "requeued"
     """Restarts is one more than at the start: Slurm has put it back already."""
+    LOST = "requeued for its node"
+    """The same, because the node failed: its daemon says so, where it still can."""
     GRACE = "preempted, within the grace"
     """RUNNING, and PreemptTime is set."""
     NEAR_LIMIT = "near the time limit"
@@ -66,6 +68,7 @@ _BY_SLURM = (Cause.REQUEUED, NONE)
 
 _STOPPED: Mapping[Word, tuple[Cause, Action]] = {  # it saved, or Slurm ended it before it could
     Word.REQUEUED: _BY_SLURM,
+    Word.LOST: (Cause.NODE_FAILURE, NONE),
     Word.GRACE: (Cause.PREEMPTED, REQUEUE),  # 22.05 would not by itself, 24.11 would: see arbiter.py
     Word.NEAR_LIMIT: (Cause.TIME_LIMIT, REQUEUE),
     Word.RUNNING: (Cause.INTERRUPTED, STOP),  # a signal by hand: the person who sent it wants it to stop
@@ -84,6 +87,7 @@ TABLE: Final[Mapping[Outcome, Mapping[Word, tuple[Cause, Action]]]] = {
     Outcome.BROKEN: {
         **dict.fromkeys(Word, (Cause.CRASHED, STOP)),
         Word.REQUEUED: (Cause.CRASHED, NONE),
+        Word.LOST: (Cause.CRASHED, NONE),
         Word.MEMORY: (Cause.OUT_OF_MEMORY, STOP),
     },
     # Slurm kills what it has asked to stop; without having been asked, a SIGKILL is a crash.
@@ -106,6 +110,7 @@ TABLE: Final[Mapping[Outcome, Mapping[Word, tuple[Cause, Action]]]] = {
     Outcome.UNFIT: {
         **dict.fromkeys(Word, (Cause.UNFIT, REQUEUE)),
         Word.REQUEUED: (Cause.UNFIT, NONE),
+        Word.LOST: (Cause.UNFIT, NONE),
         Word.ENDING: (Cause.CANCELLED, STOP),
         Word.MUTE: (Cause.UNFIT, STOP),
     },
@@ -214,7 +219,7 @@ def slurm_word(now: Situation) -> Word:
     if facts is None:
         return Word.MUTE
     if facts.restarts > now.restarts:
-        return Word.NODE if facts.state == "NODE_FAIL" else Word.REQUEUED
+        return Word.LOST if facts.state == "NODE_FAIL" or Heard.NODE in now.heard else Word.REQUEUED
     if Heard.MEMORY in now.heard:
         return Word.MEMORY
     if facts.state == "RUNNING":

@@ -12,16 +12,17 @@ DECIDED: Final = "samebits: job "
 
 
 class Heard(StrEnum):
-    """Only with PreemptMode=CANCEL the first one matters: with REQUEUE the controller counts a restart."""
+    """Why a job or a process of it was ended."""
 
     PREEMPTED = "preempted"
+    NODE = "node failure"
     MEMORY = "out of memory"
 
 
+_JOB: Final = r"^slurmstepd[^:]*: error: \*\*\* JOB \d+ .*CANCELLED AT \S+"
 _LINES: Final = {
-    Heard.PREEMPTED: re.compile(
-        r"^slurmstepd[^:]*: error: \*\*\* JOB \d+ .*CANCELLED AT \S+ DUE TO PREEMPTION", re.MULTILINE
-    ),
+    Heard.PREEMPTED: re.compile(rf"{_JOB} DUE TO PREEMPTION", re.MULTILINE),
+    Heard.NODE: re.compile(rf"{_JOB} DUE TO NODE FAILURE", re.MULTILINE),
     # 22.05: Detected 1 oom-kill event(s) in StepId=7.0. 23.02 and later: Detected 1 oom_kill event in StepId=7.0.
     Heard.MEMORY: re.compile(r"^slurmstepd[^:]*: error: Detected \d+ oom[-_]kill event", re.MULTILINE),
 }

@@ -20,6 +20,7 @@ def facts(state="RUNNING", reason="None", restarts=0, preempted=None, end=LATER)
 
 FACTS = {
     Word.REQUEUED: facts("COMPLETING", restarts=1),
+    Word.LOST: facts("NODE_FAIL", restarts=1),
     Word.GRACE: facts(preempted=NOW),
     Word.NEAR_LIMIT: facts(end=SOON),
     Word.RUNNING: facts(),
@@ -83,8 +84,8 @@ def test_the_six_causes_of_a_run_that_saved(word, cause, action):
 
 
 def test_what_slurm_requeues_itself_is_never_requeued_by_us():
-    for said in Outcome:
-        assert decide(situation(said, Word.REQUEUED)).action is not Action.REQUEUE
+    for said, word in itertools.product(Outcome, (Word.REQUEUED, Word.LOST)):
+        assert decide(situation(said, word)).action is not Action.REQUEUE
 
 
 def test_a_crash_is_never_requeued():
