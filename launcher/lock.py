@@ -6,8 +6,11 @@ from importlib import metadata
 from launcher.errors import Problem
 
 _PIN = re.compile(
-    r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?==(?P<version>[^\s;\\*]+)(\s*;(?P<marker>[^\\]*))?"
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*===?\s*(?P<version>[A-Za-z0-9.!+_-]+)\s*(;(?P<marker>[^\\#]*?))?"
+    r"(\s--hash=\S+|\s#.*|\s*\\)*"
 )
+_HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})(?![0-9a-f])")
+_AGAIN = "Write the lock anew: make lock"
 
 
 def pins(text: str, where: str) -> tuple[dict[str, str], list[Problem]]:
@@ -16,18 +19,52 @@ def pins(text: str, where: str) -> tuple[dict[str, str], list[Problem]]:
     problems: list[Problem] = []
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
-        if not stripped or stripped.startswith(("#", "--hash")):
+        if not stripped or stripped.startswith(("#", "--hash=")):
             continue
-        match = _PIN.match(stripped)
+        match = _PIN.fullmatch(stripped)
+        name = normalised(match["name"]) if match else ""
         if match is None:
-            name = re.split(r"[\s<>=!~;\\\[]", stripped, maxsplit=1)[0] or stripped
-            hint = "Write the lock anew: make lock"
-            problems.append(Problem(f"{name} is not pinned with `==`.", f"{where}:{number}", hint))
-        else:
-            found[normalised(match["name"])] = match["version"]
+            problems.append(Problem(_unpinned(stripped), f"{where}:{number}", _AGAIN))
+        elif found.setdefault(name, match["version"]) != match["version"]:
+            what = f"{name} is pinned twice: {found[name]} and {match['version']}."
+            problems.append(Problem(what, f"{where}:{number}", _AGAIN))
     if not found and not problems:
         problems.append(Problem("The lock pins nothing.", where, "Write it: make lock"))
     return found, problems
+
+
+def _unpinned(line: str) -> str:
+    """What is wrong with a line that pins nothing."""
+    name = re.split(r"[\s<>=!~;@\\\[]", line, maxsplit=1)[0] or line
+    if line.startswith(("-e", "--editable", "./", "../", "/")):
+        return "An editable install or a folder is no version."
+    if line.startswith("-"):
+        return f"{name} is an option: a lock holds packages and their hashes, the rest is the site's."
+    if "://" in line or " @ " in line:
+        return (
+            f"{name.partition('://')[0] if '://' in name else name} is a URL, which can hold something else tomorrow."
+        )
+    return f"{name} is not pinned with `==`."
+
+
+def unhashed(text: str, where: str) -> list[Problem]:
+    """Every package of a lock that no hash stands with: its file could be another one tomorrow."""
+    problems: list[Problem] = []
+    last: tuple[int, str] | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _PIN.fullmatch(line.strip())
+        if match is not None:
+            problems += _no_hash(last, where)
+            last = (number, match["name"])
+        if _HASH.search(line):
+            last = None
+    return [*problems, *_no_hash(last, where)]
+
+
+def _no_hash(last: tuple[int, str] | None, where: str) -> list[Problem]:
+    if last is None:
+        return []
+    return [Problem(f"{last[1]} has no hash.", f"{where}:{last[0]}", f"{_AGAIN}, or: uv pip compile --generate-hashes")]
 
 
 def normalised(name: str) -> str:
