@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -93,3 +94,31 @@ def suspect(attempts: Sequence[AttemptRecord], this: AttemptRecord) -> str:
         if record.cause in CRASHES:
             break
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """How many of the steps that a run's attempts did are of use."""
+
+    useful: int
+    """Those that its result rests on, or that another start would find done."""
+    executed: int
+    """All of them; those that were lost and done again count twice."""
+
+    @property
+    def ratio(self) -> float | None:
+        """None before the first step."""
+        return self.useful / self.executed if self.executed else None
+
+
+def goodput(attempts: Sequence[AttemptRecord], reached: int | None, lasting: int) -> Goodput:
+    """`reached`: the last step in the tree; `lasting`: of these, how many no later start has to do again.
+
+    What an attempt that was killed had reached, only the next one says: where it went on, and what was lost."""
+    executed, end = 0, reached or 0
+    for record in reversed(attempts):
+        if record.first_step is None:
+            continue
+        executed += max(0, max(end, record.step or 0) - record.first_step)
+        end = record.first_step + record.lost_steps
+    return Goodput(min(lasting, executed), executed)

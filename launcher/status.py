@@ -12,6 +12,7 @@ from typing import Any, Final
 from jobs.contract import Cause
 from jobs.rundir import Tree
 from launcher.errors import ExitCode, fail
+from launcher.history import Goodput, goodput, saved_step
 from launcher.progress import Progress, last_line, progress, provenance
 from launcher.recover import bring_back, recover
 from launcher.runstate import RunState, State, examine
@@ -29,6 +30,7 @@ class Run:
     progress: Progress
     log: Path | None
     """Of the last attempt."""
+    goodput: Goodput
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,14 @@ def look(tree: Tree) -> Experiment:
     for state in examine(tree):
         run = tree.run(state.seed)
         log = run.attempt_log(state.last.number) if state.last and state.last.number else None
-        runs.append(Run(state, progress(run), log))
+        runs.append(Run(state, how_far := progress(run), log, _goodput(tree, state, how_far.step)))
     return Experiment(tree, origin.get("commit"), bool(origin.get("dirty")) or tree.patch.exists(), tuple(runs))
+
+
+def _goodput(tree: Tree, state: RunState, step: int | None) -> Goodput:
+    under_way = state.active and state.last is not None and state.last.exit_code is None
+    lasting = step or 0 if state.state is State.DONE or under_way else saved_step(tree.run(state.seed), state.attempts)
+    return goodput(state.attempts, step, lasting)
 
 
 def wait(tree: Tree, seeds: Sequence[int], say: Callable[[str], None]) -> int:
@@ -127,6 +135,7 @@ def _as_json(each: Experiment) -> dict[str, Any]:
                 **{key: value for key, value in asdict(run.state).items() if key != "attempts"},
                 **asdict(run.progress),
                 "log": str(run.log) if run.log else None,
+                "goodput": {**asdict(run.goodput), "ratio": run.goodput.ratio},
                 "attempts": [asdict(attempt) for attempt in run.state.attempts],
             }
             for run in each.runs
@@ -223,6 +232,10 @@ def _summary(each: Experiment) -> str:
     requeued = sum(1 for run in each.runs for attempt in run.state.attempts if attempt.cause == Cause.PREEMPTED)
     if requeued:
         parts.append(f"preempted {requeued} times")
+    if any(len(run.state.attempts) > 1 for run in each.runs):
+        useful, executed = (sum(getattr(run.goodput, name) for run in each.runs) for name in ("useful", "executed"))
+        if executed:
+            parts.append(f"goodput {useful / executed:.1%} ({useful} of {executed} steps)")
     return "; ".join(parts)
 
 

@@ -22,7 +22,7 @@ class Heard(StrEnum):
 _JOB: Final = r"^slurmstepd[^:]*: error: \*\*\* JOB \d+ .*CANCELLED AT \S+"
 _LINES: Final = {
     Heard.PREEMPTED: re.compile(rf"{_JOB} DUE TO PREEMPTION", re.MULTILINE),
-    Heard.NODE: re.compile(rf"{_JOB} DUE TO NODE FAILURE", re.MULTILINE),
+    Heard.NODE: re.compile(rf"{_JOB} DUE TO NODE FAILURE|^srun: error: Node failure on ", re.MULTILINE),
     # 22.05: Detected 1 oom-kill event(s) in StepId=7.0. 23.02 and later: Detected 1 oom_kill event in StepId=7.0.
     Heard.MEMORY: re.compile(r"^slurmstepd[^:]*: error: Detected \d+ oom[-_]kill event", re.MULTILINE),
 }

@@ -203,3 +203,35 @@ def test_a_node_that_goes_down_is_a_node_failure(tiny):
     tiny.until_done("down")
     tiny.until_decided("down", 2)
     assert tiny.causes("down") == [("node failure", "none"), ("done", "none")]
+
+
+def test_a_node_whose_daemon_is_gone_is_a_node_failure(tiny):
+    """Stopped, as by a network that is gone: the controller waits for SlurmdTimeout, and the run goes on elsewhere meanwhile."""
+    tiny.submit("gone", GOES_ON, **only("n3", "n4"))
+    tiny.until_step("gone", 2)
+    node = tiny.attempts("gone")[0].node
+    daemon = (tiny.cluster.root / "run" / f"slurmd-{node}.pid").read_text().split()[0]
+    as_root(tiny.cluster, "kill", "-STOP", daemon)
+    try:
+        tiny.until_done("gone", seconds=150)
+    finally:
+        as_root(tiny.cluster, "kill", "-CONT", daemon)
+    tiny.until_decided("gone", 2)
+    first, second = tiny.attempts("gone")
+    assert (first.cause, first.action, second.cause) == ("node failure", "none", "done")
+    assert second.node != node
+    until(lambda: tiny.cluster.run(["sinfo", "-h", "-n", node, "-o", "%t"]).stdout.split()[0] == "idle", "it is back")
+
+
+def test_a_partition_that_gives_less_time_gets_a_chain_of_attempts(tiny, partition):
+    partition("MaxTime=1")
+    try:
+        done = tiny.submit("chain", {**GOES_ON, "finishes_at": 2}, time_minutes=2, **FREE)
+        job = f"{done['job']}_0"
+        assert "Partition gpu gives at most 00:01:00 at a time: a chain of attempts, 00:02:00 together." in done["said"]
+        assert tiny.cluster.job(job)["TimeLimit"] == "00:01:00"
+        tiny.until_done("chain", seconds=150)
+    finally:
+        partition("MaxTime=1-0")
+    tiny.until_decided("chain", 2)
+    assert tiny.causes("chain") == [("time limit", "requeue"), ("done", "none")]

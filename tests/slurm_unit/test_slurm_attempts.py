@@ -3,7 +3,8 @@
 from jobs.contract import Event
 from jobs.files import append_line
 from jobs.rundir import RunDir
-from launcher.attempts import attempts, fold
+from launcher.attempts import AttemptRecord, attempts, fold
+from launcher.history import Goodput, gains, goodput, idle
 
 FIRST = [
     {"event": Event.STARTED, "attempt": 1, "time": "t1", "node": "n1", "job": "7_0", "restart": 0},
@@ -67,3 +68,35 @@ def test_what_is_not_an_event_is_passed_over(tmp_path):
 
 def test_a_run_without_events_has_no_attempts(tmp_path):
     assert attempts(RunDir(tmp_path / "x", 0)) == []
+
+
+def record(number, first, step=None, lost=0, cause="preempted"):
+    return AttemptRecord(number, first_step=first, step=step, lost_steps=lost, cause=cause)
+
+
+def test_goodput_counts_what_was_done_twice():
+    saved = [record(1, 0, 10), record(2, 10, 30)]
+    assert goodput(saved, 30, 30) == Goodput(30, 30)
+    killed = [record(1, 0, None), record(2, 5, 25, lost=7)]  # nobody wrote that the first one had reached step 12
+    assert goodput(killed, 25, 25) == Goodput(25, 32)
+    assert goodput(killed, 25, 25).ratio == 25 / 32
+
+
+def test_goodput_of_what_no_checkpoint_holds_is_nothing():
+    assert goodput([record(1, 0, 40)], 40, 0) == Goodput(0, 40)
+    assert goodput([record(1, 0, 40), record(2, None)], 40, 30) == Goodput(30, 40)
+    assert goodput([], None, 0).ratio is None
+    assert goodput([record(1, 0), record(2, 0)], None, 0).ratio is None
+
+
+def test_gains_are_what_the_next_start_found():
+    assert gains([record(1, 0, 50), record(2, 20, 60), record(3, None), record(4, 20, 70)], 45) == [20, 0, 0, 25]
+    assert gains([record(1, 30), record(2, 10)], 10) == [0, 0]  # a damaged checkpoint was passed over
+
+
+def test_idle_starts_are_counted_since_the_last_step_that_lasts():
+    limits = [record(1, 0, cause="time limit"), record(2, 8, cause="preempted"), record(3, 8, cause="time limit")]
+    now = record(4, 8, cause=None)
+    assert idle([*limits, now], now, 8) == 2
+    assert idle([*limits, now], now, 9) == 0
+    assert idle(limits, None, 9) == 0

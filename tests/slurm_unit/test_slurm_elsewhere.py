@@ -181,10 +181,16 @@ def test_where_preemption_cancels_the_nodes_daemon_tells_it_from_a_scancel(job, 
     assert job.decisions() == [decision]
 
 
-def test_a_job_that_slurm_put_back_for_its_node_is_a_node_failure(job):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd-n1: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-31T12:00:05 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***",
+        "srun: error: Node failure on n1",
+    ],
+)
+def test_a_job_that_slurm_put_back_for_its_node_is_a_node_failure(job, line):
     job.attempt(1, None)
-    line = "slurmstepd-n1: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-31T12:00:05 DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***"
-    job.placement.with_name("7_1.log").write_text(f"srun: error: Node failure on n1\n{line}\n")
+    job.placement.with_name("7_1.log").write_text(f"hello\n{line}\n")
     job.scontrol(show=[(0, GRACE.replace("RUNNING", "PENDING").replace("Restarts=0", "Restarts=1"))])
     job.decide()
     assert job.decisions() == [("node failure", "none")]

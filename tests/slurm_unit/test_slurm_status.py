@@ -51,6 +51,10 @@ def tree(tmp_path):
         append_line(
             run.events, {"event": Event.DECIDED, "attempt": number, "time": TIME, "cause": cause, "action": action}
         )
+    for number, step, lost in ((1, 0, 0), (2, 5, 4)):
+        went_on = {"event": Event.RESUMED, "attempt": number, "time": TIME, "step": step, "lost_steps": lost}
+        append_line(tree.run(0).events, went_on)
+    append_line(tree.run(1).events, {"event": Event.RESUMED, "attempt": 1, "time": TIME, "step": 4})
     append_line(
         tree.run(1).metrics_file, {"kind": "evaluation", "step": 9, "epoch": 1, "val_loss": 0.5, "accuracy": 0.25}
     )
@@ -68,6 +72,7 @@ def test_the_table(tree, capsys):
     assert "crashed (exit code 1)" in lines[3]
     assert lines[4].split() == ["2", "planned", "0"]
     assert "3 seeds: 1 done, 1 failed, 1 planned" in lines[5]
+    assert "goodput 69.0% (20 of 29 steps)" in lines[5]
     assert "val loss 0.1250, mean of 1 done of 3 seeds (0)" in lines[5]
     assert lines[6].endswith("attempt-1.log: last words")
 
@@ -85,6 +90,9 @@ def test_as_json(tree, capsys):
     (found,) = json.loads(capsys.readouterr().out)["experiments"]
     assert found["seeds"] == [0, 1, 2]
     done, failed, planned = found["runs"]
+    assert done["goodput"] == {"useful": 20, "executed": 24, "ratio": 20 / 24}
+    assert failed["goodput"] == {"useful": 0, "executed": 5, "ratio": 0.0}
+    assert planned["goodput"]["ratio"] is None
     assert (done["state"], done["val_loss"], [each["cause"] for each in done["attempts"]]) == (
         "done",
         0.125,
