@@ -7,11 +7,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from cluster import cache
+from cluster import cache, debian
 from cluster.layout import ClusterError
 
-SOURCE = "http://deb.debian.org/debian unstable main"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LIBRARIES = "libraries"
 LOADER = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
 FOR_ALL = 0o666
@@ -21,7 +19,7 @@ FORMAT = 1
 
 def program() -> Path:
     """Path of `apptainer`, fetched if this machine has not done so before. Raises ClusterError."""
-    found = cache.kept("apptainer", [SOURCE, FORMAT], _fetch)
+    found = cache.kept("apptainer", FORMAT, _fetch)
     return found / "apptainer" / "usr" / "bin" / "apptainer"
 
 
@@ -65,7 +63,8 @@ class _Apt:
         self.folder = folder
         for part in ("lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True)
-        (folder / "sources.list").write_text(f"deb [signed-by={KEYRING}] {SOURCE}\n", encoding="utf-8")
+        source = f"deb [signed-by={debian.KEYRING}] {debian.mirror()} unstable main\n"
+        (folder / "sources.list").write_text(source, encoding="utf-8")
         settings = {
             "Dir::Etc::SourceList": folder / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
@@ -84,7 +83,7 @@ class _Apt:
         words = [line.split() for line in shown.splitlines()]
         found = sorted({line[1] for line in words if line[0] == "Depends:" and line[1].startswith("lib")})
         if "libc6" not in found:
-            raise ClusterError(f"{package} of {SOURCE} needs other libraries than expected:\n{shown}")
+            raise ClusterError(f"{package} of Debian's unstable needs other libraries than expected:\n{shown}")
         return found
 
     def download(self, *packages: str) -> None:

@@ -3,10 +3,14 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from cluster.layout import ClusterError
 
 SBIN = "/usr/sbin:/sbin"  # daemons live there, and an ordinary user's PATH often lacks it
+POLICY = Path("/usr/sbin/policy-rc.d")
 PROGRAMS = {
     "slurmctld": "slurm-wlm",
     "slurmd": "slurm-wlm",
@@ -70,16 +74,32 @@ def require(*, accounting: bool, install: bool, containers: bool = False) -> Non
         msg = f"missing Debian packages. As root: apt-get update && {' '.join(command)}\n    or let `start --install` do it."
         raise ClusterError(msg)
     print(f"installing {' '.join(packages)} ...", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "update", "-qq"], command):
-        done = subprocess.run(
-            argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
-        if done.returncode != 0:
-            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-            msg = f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}"
-            raise ClusterError(msg)
+    _apt(["apt-get", "update", "-qq"])
+    with _nothing_starts():
+        _apt(command)
     left = missing(accounting=accounting, containers=containers)
     if left:
         msg = f"apt-get succeeded, yet these are still missing: {' '.join(left)}"
         raise ClusterError(msg)
+
+
+def _apt(argv: list[str]) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise ClusterError(f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}")
+
+
+@contextmanager
+def _nothing_starts() -> Iterator[None]:
+    """Debian starts a daemon when its package is installed, unless this program says no. A cluster starts its own."""
+    if POLICY.exists():  # the machine's own word on it
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster_ground import stop_cluster, sweep
+from cluster_ground import GRACE, stop_cluster, sweep
 from container_ground import Containers, start_containers
 
 
 @pytest.fixture(scope="session")
 def _session_containers() -> Iterator[Containers]:
     sweep()
-    cluster = start_containers("k")
+    cluster = start_containers("k", "--grace", str(GRACE), "--min-job-age", "3600")
     try:
         yield cluster
     finally:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cluster
 RECORD = """
 import os, signal, time
 def stop(number, frame):
-    print("got", signal.Signals(number).name, flush=True)
+    os.write(1, f"got {signal.Signals(number).name}\\n".encode())
     os._exit(75)  # at once: a step gets a signal several times
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, stop)
@@ -158,10 +158,42 @@ def test_what_pip_is_told_is_found_wherever_it_stands(tmp_path):
 
 
 def settings(environment):
-    program = "import dataclasses, json, sys; sys.path.insert(0, sys.argv[1]); from cluster import pip; "
-    program += "print(json.dumps(dataclasses.asdict(pip.settings()), default=str))"
-    argv = ["/usr/bin/python3", "-c", program, str(REPOSITORY / "slurm")]
-    return json.loads(subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout)
+    program = "import dataclasses, json; from cluster import pip; "
+    return json.loads(
+        said_within_slurm(f"{program}print(json.dumps(dataclasses.asdict(pip.settings()), default=str))", environment)
+    )
+
+
+def said_within_slurm(program, environment):
+    """What a program says that imports from slurm/cluster: its name is that of a folder of tests, too."""
+    argv = [
+        "/usr/bin/python3",
+        "-c",
+        f"import sys; sys.path.insert(0, sys.argv[1]); {program}",
+        str(REPOSITORY / "slurm"),
+    ]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_no_daemon_is_started_by_the_installation_of_its_package(tmp_path, there):
+    """A machine's own policy stays as it is."""
+    policy = tmp_path / "policy-rc.d"
+    if there:
+        policy.write_text("#!/bin/sh\nexit 7\n")
+        policy.chmod(0o755)
+    program = (
+        f"import subprocess, pathlib; from cluster import packages; packages.POLICY = pathlib.Path({str(policy)!r})\n"
+    )
+    program += "with packages._nothing_starts(): print(subprocess.run([packages.POLICY]).returncode)"
+    assert said_within_slurm(program, None).strip() == ("7" if there else "101")
+    assert policy.exists() == there
+
+
+def test_packages_come_from_the_mirror_that_apt_is_told(cluster):
+    shown = cluster.docker("run", "--rm", cluster.base, "cat", "/etc/apt/sources.list").stdout
+    program = "from cluster import debian; print('\\n'.join(debian.sources()))"
+    assert [line for line in shown.splitlines() if line] == said_within_slurm(program, None).splitlines()
 
 
 @pytest.mark.parametrize("engine", ["docker", "apptainer"])
