@@ -3,7 +3,7 @@
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,17 @@ def run(
     stdin: str | None = None,
     timeout: float | None = 60,
     kind: ExitCode = ExitCode.CLUSTER,
+    exactly: bool = False,
 ) -> Result:
     """Run a program to its end and return how it ended, whatever its exit code.
 
-    `env` is added to this process's environment. Raises ProgramMissingError (exit code `kind`) when it is not on PATH, and
-    LaunchError of `kind` when it takes longer than `timeout` seconds."""
+    `env` is added to this process's environment, or, `exactly`, is all that it gets. Raises ProgramMissingError (exit code
+    `kind`) when it is not on PATH, and LaunchError of `kind` when it takes longer than `timeout` seconds."""
     try:
         done = subprocess.run(
             list(argv),
             cwd=cwd,
-            env={**_environment(), **(env or {})},
+            env={**({} if exactly else _environment()), **(env or {})},
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
@@ -79,6 +80,44 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise LaunchError(kind, [Problem(f"`{shlex.join(argv)}` gave no answer within {timeout:g} s.")]) from error
     return Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+def follow(
+    argv: Sequence[str],
+    each: Callable[[str], None],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    kind: ExitCode = ExitCode.CLUSTER,
+    exactly: bool = False,
+) -> Result:
+    """Run a program that takes long: `each` gets every line of its two streams as it comes. `stdout` has all of them.
+
+    `env` is added to this process's environment, or, `exactly`, is all that it gets."""
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            cwd=cwd,
+            env={**({} if exactly else _environment()), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise ProgramMissingError(kind, [Problem(f"`{argv[0]}` cannot be executed: {error.strerror}.")]) from error
+    lines = []
+    try:
+        for line in process.stdout or ():
+            lines.append(line)
+            each(line.rstrip())
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        code = process.wait()
+    return Result(tuple(argv), code, "".join(lines), "")
 
 
 def check(result: Result, kind: ExitCode, what: str, hint: str = "") -> Result:

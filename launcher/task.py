@@ -2,6 +2,7 @@
 
 Standard library only at import. submitit pickles nothing but a call of `start` with two paths."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -27,6 +28,8 @@ from launcher.record import is_cancelled
 
 PR_SET_PDEATHSIG: Final = 1
 POLL_SECONDS: Final = 0.2
+SIGNALLED: Final = 128
+"""A container that died of signal n ends with 128 + n."""
 SLURM_VARIABLES: Final = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -127,9 +130,13 @@ def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> i
     """Start the run, pass its output on, forward signals, and return its exit code."""
     received: list[int] = []
     child: list[subprocess.Popen[bytes]] = []
+    held, leash = os.pipe() if command.leash else (subprocess.DEVNULL, -1)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         received.append(number)
+        if leash >= 0:
+            with contextlib.suppress(OSError):  # nobody reads it any more: it has ended
+                os.write(leash, bytes([number]))
         for process in child:
             # poll() would reap it under the feet of wait(); a signal to a child that has ended but is not reaped does nothing
             if process.returncode is None:
@@ -142,10 +149,12 @@ def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> i
     # The child starts with them blocked, and lets them in once it can save: none is lost while it imports.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        process = _popen(command)
+        process = _popen(command, held)
         child.append(process)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        if held >= 0:
+            os.close(held)
     told = 0
     assert process.stdout is not None  # noqa: S101 - it was asked for
     for block in _output(process):
@@ -154,7 +163,7 @@ def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> i
         told = _tell(run, attempt, received, told)
     code = process.wait()
     _tell(run, attempt, received, told)
-    return code
+    return SIGNALLED - code if command.leash and code > SIGNALLED else code
 
 
 def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
@@ -174,7 +183,7 @@ def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
             yield b""
 
 
-def _popen(command: Command) -> "subprocess.Popen[bytes]":
+def _popen(command: Command, stdin: int) -> "subprocess.Popen[bytes]":
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
@@ -187,7 +196,7 @@ def _popen(command: Command) -> "subprocess.Popen[bytes]":
         command.argv,
         env=dict(command.env),
         cwd=command.cwd,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         bufsize=0,

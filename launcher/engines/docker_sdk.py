@@ -1,0 +1,122 @@
+"""The one door to the Docker SDK: questions to the engine, the code layer, push and pull. Loads it where it is used."""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from launcher.engines.contained import CODE
+from launcher.errors import ExitCode, LaunchError, fail
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+TIMEOUT: Final = 600
+"""Seconds; pushing a layer of gigabytes gives no sign of life for a while."""
+
+
+@contextmanager
+def client() -> "Iterator[DockerClient]":
+    """A client of the engine that $DOCKER_HOST, or the machine, names. Raises LaunchError (IMAGE) in Docker's own words."""
+    import docker
+    import requests
+
+    try:
+        found = docker.from_env(timeout=TIMEOUT)
+        try:
+            yield found
+        finally:
+            found.close()
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        words = str(getattr(error, "explanation", None) or error)
+        if "Permission denied" in words:
+            hint = "Ask for membership of the group `docker`, or use rootless Docker; or image: {engine: apptainer}."
+            raise fail(ExitCode.IMAGE, "The Docker engine may not be used by you.", hint=hint) from error
+        if isinstance(error, requests.exceptions.RequestException) or "Error while fetching server" in words:
+            hint = "Start it, or set DOCKER_HOST; `docker info` must answer."
+            raise fail(ExitCode.IMAGE, "No Docker engine answers.", hint=hint, evidence=words) from error
+        raise fail(ExitCode.IMAGE, "Docker refused.", evidence=words) from error
+
+
+def inspect(image: str) -> dict[str, Any] | None:
+    """What the engine knows of an image, by its id or a name; None when it has none."""
+    from docker.errors import ImageNotFound
+
+    with client() as engine:
+        try:
+            return dict(engine.api.inspect_image(image))  # type: ignore[no-untyped-call]
+        except ImageNotFound:
+            return None
+
+
+def add_code(environment: str, folder: Path, labels: Mapping[str, str], tag: str) -> str:
+    """Put the files of a folder at CODE on top of an environment, as one layer. Returns the id of the image.
+
+    Times and owners are left out, so that the engine finds the layer again when it has it."""
+    with client() as engine, tempfile.TemporaryFile() as context:
+        recipe = f"FROM {environment}\nCOPY code {CODE}\nWORKDIR {CODE}\n"
+        with tarfile.open(fileobj=context, mode="w") as archive:
+            archive.add(folder, "code", filter=_plain)
+            with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
+                file.write(recipe)
+                file.flush()
+                archive.add(file.name, "Dockerfile", filter=_plain)
+        context.seek(0)
+        said = []
+        for line in engine.api.build(
+            fileobj=context, custom_context=True, rm=True, forcerm=True, decode=True, labels=dict(labels), tag=tag
+        ):
+            said.append(str(line.get("stream") or line.get("error") or ""))
+            if "aux" in line and "ID" in line["aux"]:
+                return str(line["aux"]["ID"])
+    raise fail(ExitCode.IMAGE, "Docker made no image of the code.", evidence="".join(said))
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def push(image: str, repository: str, tag: str) -> str:
+    """Push an image. Returns ``REPOSITORY@sha256:`` of its manifest: the tag is for people, nothing is ever pulled by it to run."""
+    with client() as engine:
+        engine.api.tag(image, repository, tag)
+        for line in engine.api.push(repository, tag, stream=True, decode=True):
+            if "error" in line:
+                hint = f"docker login {repository.partition('/')[0]}"
+                raise fail(ExitCode.IMAGE, f"The registry did not take {repository}: {line['error']}.", hint=hint)
+            if digest := (line.get("aux") or {}).get("Digest"):
+                return f"{repository}@{digest}"
+    raise fail(ExitCode.IMAGE, f"The registry named no digest for {repository}.")
+
+
+def pull(reference: str) -> None:
+    """Pull ``NAME@sha256:`` (or, to learn of a digest, NAME:TAG). The engine compares every blob with its digest."""
+    with client() as engine:
+        for line in engine.api.pull(reference, stream=True, decode=True):
+            if "error" in line:
+                raise fail(ExitCode.IMAGE, f"{reference} cannot be pulled: {line['error']}.")
+
+
+def remove(image: str) -> None:
+    """Take an image with all its names away; one that is gone, or that a container uses, is left."""
+    from docker.errors import APIError
+
+    with client() as engine:
+        try:
+            engine.api.remove_image(image, force=True)
+        except APIError:
+            return
+
+
+def health() -> LaunchError | None:
+    """Why no engine can be used; None when one answers."""
+    try:
+        with client() as engine:
+            engine.ping()
+    except LaunchError as error:
+        return error
+    return None
