@@ -102,6 +102,8 @@ def pull(request: ImageRequest, workshop: Workshop, say: Say) -> ImagePin:
         _same(tag, labels, "samebits.environment", image)
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
         layer = Layer("docker", image, request.code_tree, str(found["Id"]), stamp, _manifest(found, address))
+        for held in (image, layer.layer):
+            docker_sdk.hold(held, workshop.store)
         say(f"pulled {layer.manifest}")
         return pin_of(request, there, layer.write(workshop.store))
 
@@ -135,13 +137,14 @@ def unarchive(pin: ImagePin, made: Made, files: Mapping[str, Path], store: Path,
     for image in (made.environment, str(pin.layer)):
         if docker_sdk.inspect(image) is None:
             raise fail(ExitCode.IMAGE, f"The file did not hold image {image}.")
+        docker_sdk.hold(image, store)
     stamp = datetime.now().astimezone().isoformat(timespec="seconds")
     Layer("docker", made.environment, pin.code.removeprefix(PREFIX), str(pin.layer), stamp).write(store)
     say(f"loaded {str(pin.layer)[:19]}")
 
 
 def stored(store: Path) -> Iterator[Stored]:
-    """Environments and code layers of this engine that the store has records of. Images that no record names may be another store's."""
+    """Environments and code layers of this engine that the store has records of. Images without one may be another store's."""
     for path in sorted((store / "images").glob("*.docker.json")):
         made = Made.read(store, path.name.partition(".")[0], "docker")
         if made is not None:
@@ -174,7 +177,7 @@ def discard(item: Stored, store: Path) -> None:
     """Remove one of `stored`: the image first, then what says that it is there."""
     for name in item.names:
         if name.startswith("sha256:"):
-            docker_sdk.remove(name)
+            docker_sdk.release(name, store)
     path = (
         made_path(store, item.name, "docker")
         if item.kind == "environment"

@@ -35,9 +35,10 @@ def environment(request: ImageRequest, workshop: Workshop, say: Say) -> Made:
         return known
     with locked(workshop.store, name):
         known = Made.read(workshop.store, request.key, "docker")
-        if known is not None and (docker_sdk.inspect(known.environment) or _pulled(known, say)):
-            return known
-        return _build(request, workshop, say).write(workshop.store)
+        if known is None or not (docker_sdk.inspect(known.environment) or _pulled(known, say)):
+            known = _build(request, workshop, say).write(workshop.store)
+        docker_sdk.hold(known.environment, workshop.store)
+        return known
 
 
 def _pulled(known: Made, say: Say) -> bool:
@@ -139,6 +140,7 @@ def code_layer(request: ImageRequest, environment: Made, workshop: Workshop, say
             known = Layer.read(store, "docker", environment.environment, tree)
             if known is None or docker_sdk.inspect(known.layer) is None:
                 known = _layer(request, environment, known, say).write(store)
+                docker_sdk.hold(known.layer, store)
     if workshop.registry is not None and known.manifest is None:
         repository = f"{workshop.registry.address}/run"
         manifest = docker_sdk.push(known.layer, repository, f"{tree[:12]}-{request.key[:12]}")

@@ -1,9 +1,10 @@
 """The one door to the Docker SDK: questions to the engine, the code layer, push and pull. Loads it where it is used."""
 
+import hashlib
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,8 @@ from launcher.errors import ExitCode, LaunchError, fail
 if TYPE_CHECKING:
     from docker import DockerClient
 
+HELD: Final = "samebits/store-"
+"""Begins the names by which stores hold images."""
 TIMEOUT: Final = 600
 """Seconds; pushing a layer of gigabytes gives no sign of life for a while."""
 
@@ -101,15 +104,27 @@ def pull(reference: str) -> None:
                 raise fail(ExitCode.IMAGE, f"{reference} cannot be pulled: {line['error']}.")
 
 
-def remove(image: str) -> None:
-    """Take an image with all its names away; one that is gone, or that a container uses, is left."""
-    from docker.errors import APIError
+def hold(image: str, store: Path) -> None:
+    """Give an image a name that says that this store uses it. An engine serves many stores, each with its own experiments."""
+    with client() as engine:
+        engine.api.tag(image, _holder(store), image.removeprefix("sha256:")[:32])
+
+
+def release(image: str, store: Path) -> None:
+    """Take that name away, and the image with it unless another store holds it; one that a container uses is left."""
+    from docker.errors import APIError, ImageNotFound
 
     with client() as engine:
-        try:
-            engine.api.remove_image(image, force=True)
-        except APIError:
-            return
+        with suppress(ImageNotFound):
+            engine.api.remove_image(f"{_holder(store)}:{image.removeprefix('sha256:')[:32]}", noprune=True)
+        with suppress(APIError):  # it is gone, or a container uses it
+            names = engine.api.inspect_image(image).get("RepoTags") or []
+            if not any(str(name).startswith(HELD) for name in names):
+                engine.api.remove_image(image, force=True)
+
+
+def _holder(store: Path) -> str:
+    return f"{HELD}{hashlib.sha256(str(store.resolve()).encode()).hexdigest()[:12]}"
 
 
 def health() -> LaunchError | None:

@@ -64,7 +64,9 @@ def shelves(store: Path, experiments: Path | None, clock: float | None = None) -
 def prune(store: Path, experiments: Path | None, seconds: float, *, dry: bool) -> Pruned:
     """Remove what no unfinished experiment uses and nobody has used for so long. Everything else is left as it is."""
     clock = time.time()
-    removed, kept, failed = [], [], []
+    removed: list[Stored] = []
+    kept: list[Shelf] = []
+    failed: list[Problem] = []
     stays: set[str] = set()
     # What stands on something goes before it: code layers before their environment.
     for shelf in sorted(shelves(store, experiments, clock), key=lambda shelf: not shelf.stored.needs):
