@@ -35,6 +35,7 @@ def main(path):  # noqa: C901 - one story, told in one place
         return 79
     if attempt in recipe.get("break_attempts", ()):
         return 1
+    exec(recipe.get("code", ""), {"folder": folder})  # noqa: S102 - what a test wants to see from within
     checkpoint = folder["checkpoints"] / "tiny.json"
     step = json.loads(checkpoint.read_text())["step"] if checkpoint.exists() else 0
     event("resumed", step=step, checkpoint=checkpoint.name if step else None, skipped=[], lost_steps=0)

@@ -18,12 +18,17 @@ HERE = Path(__file__).resolve().parent
 class Tiny:
     """A git repository of the user's with its own `jobs`, and the experiments beside it."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        self.cluster = cluster
+    def __init__(
+        self, cluster: Cluster, name: str, image: Mapping[str, Any] | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
+        """`image`: the config's section, where it is not the host's; `more`: further files of the repository."""
+        self.cluster, self.image = cluster, image
         self.folder = cluster.home / name
         cluster.run(["mkdir", self.folder], cwd=cluster.home)
         files = {f"jobs/{path.name}": path.read_text() for path in (HERE / "tiny" / "jobs").glob("*.py")}
-        self.repository = cluster.project(f"{name}/project", {**files, "requirements.lock": click_pin()})
+        self.repository = cluster.project(
+            f"{name}/project", {**files, "requirements.lock": click_pin(), **(more or {})}
+        )
         self.driver = self.folder / "drive.py"
         cluster.write(self.driver, (HERE / "drive.py").read_text())
         self.experiments = self.folder / "experiments"
@@ -50,13 +55,14 @@ class Tiny:
             "name": name,
             "seeds": list(seeds),
             "recipe": recipe,
+            "image": self.image,
             "slurm": more,
             "die": die,
         }
         file = self.folder / f"{name}.json"
         self.cluster.write(file, json.dumps(request))
         argv = [self.cluster.bin / "python", "-P", self.driver, file]
-        done = self.cluster.run(argv, check=die is None, env=env)
+        done = self.cluster.run(argv, check=die is None, env=env, timeout=600)
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
     def attempts(self, name: str, seed: int = 0) -> list[AttemptRecord]:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from jobs.files import publish_json
 from jobs.rundir import Tree
-from launcher.engines import ImageRequest, NodeOptions, Workshop, host
+from launcher import image as images
+from launcher.config.schema import Image
+from launcher.engines import ImageRequest, NodeOptions, Workshop, engine
 from launcher.errors import LaunchError
 from launcher.plan import Plan, RunPlan, SlurmRequest, Source
 from launcher.process import check, run
+from launcher.site import load_site
 from launcher.submit import submit
 
 DEFAULTS = {
@@ -49,7 +52,11 @@ def plan(request):
     image = ImageRequest("host", repository, commit, tree, "requirements.lock", hashlib.sha256(lock).hexdigest())
     store = repository.parent / "store"
     workshop, node = Workshop(store), NodeOptions(store)
-    pin = host.ensure(image, workshop, lambda line: print(line, file=sys.stderr))
+    if section := request.get("image"):
+        site = load_site(None, repository)
+        image = images.request(Image(**section), Source(repository, commit, tree, None, ()))
+        workshop, node = (dataclasses.replace(each, store=store) for each in (site.workshop(), site.node()))
+    pin = engine(image.engine).ensure(image, workshop, lambda line: print(line, file=sys.stderr))
     root = repository.parent / "experiments" / request["name"]
     runs = []
     for seed in request["seeds"]:
