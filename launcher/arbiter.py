@@ -102,7 +102,7 @@ def situation(
         budgets=placement.budgets,
         used=Counter(r.cause for r in mine if r.cause is not None and r.action == Action.REQUEUE),
         idle=idle(mine, this, saved_step(run, history)),
-        minutes_left=placement.total_minutes - minutes(mine) if placement.total_minutes else None,
+        minutes_left=placement.total_minutes - minutes(mine, now()) if placement.total_minutes else None,
         taken=this is not None,
         suspect=suspect(history, this) if this else "",
         heard=said,

@@ -62,12 +62,14 @@ def idle(attempts: Sequence[AttemptRecord], this: AttemptRecord | None, now: int
     return count
 
 
-def minutes(attempts: Iterable[AttemptRecord]) -> float:
-    """How long they ran, all together."""
+def minutes(attempts: Iterable[AttemptRecord], now: str) -> float:
+    """How long they ran, all together; one whose end nobody wrote, until `now`."""
     total = 0.0
     for record in attempts:
         with contextlib.suppress(TypeError, ValueError):  # no such event, or one that was torn
-            begin, end = (datetime.fromisoformat(text) for text in (record.started, record.ended or record.decided))  # type: ignore[arg-type]
+            begin, end = (
+                datetime.fromisoformat(text) for text in (record.started, record.ended or record.decided or now)
+            )  # type: ignore[arg-type]
             total += max(0.0, (end - begin).total_seconds())
     return total / 60
 

@@ -4,7 +4,7 @@ from jobs.contract import Event
 from jobs.files import append_line
 from jobs.rundir import RunDir
 from launcher.attempts import AttemptRecord, attempts, fold
-from launcher.history import Goodput, gains, goodput, idle
+from launcher.history import Goodput, gains, goodput, idle, minutes
 
 FIRST = [
     {"event": Event.STARTED, "attempt": 1, "time": "t1", "node": "n1", "job": "7_0", "restart": 0},
@@ -87,6 +87,13 @@ def test_goodput_of_what_no_checkpoint_holds_is_nothing():
     assert goodput([record(1, 0, 40), record(2, None)], 40, 30) == Goodput(30, 40)
     assert goodput([], None, 0).ratio is None
     assert goodput([record(1, 0), record(2, 0)], None, 0).ratio is None
+
+
+def test_minutes_of_an_attempt_that_never_said_its_end_run_until_now():
+    first = AttemptRecord(1, started="2026-01-31T12:00:00.000Z", ended="2026-01-31T12:30:00.000Z")
+    second = AttemptRecord(2, started="2026-01-31T13:00:00.000Z")
+    torn = AttemptRecord(3, started="yesterday")
+    assert minutes([first, second, torn], "2026-01-31T13:15:00.000Z") == 45
 
 
 def test_gains_are_what_the_next_start_found():
