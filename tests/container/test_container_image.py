@@ -29,6 +29,22 @@ RUN python3 -m venv /opt/venv
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=ca.pem,target=/run/secrets/ca.pem \\
     python -m pip install --quiet --require-hashes --no-deps -r /samebits/locks/requirements.lock
 """
+DEFINITION = """\
+Bootstrap: docker
+From: {{ BASE }}
+%arguments
+    BASE=
+%files
+    requirements.lock /samebits/locks/requirements.lock
+%post
+    set -eu
+    export PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
+    python3 -m venv /opt/venv
+    python -m pip install --quiet --require-hashes --no-deps -r /samebits/locks/requirements.lock
+    mkdir -p /samebits/code /samebits/keeper
+%environment
+    export PATH=/opt/venv/bin:/usr/bin:/bin
+"""
 
 
 class Place:
@@ -45,10 +61,7 @@ class Place:
             "jobs/__main__.py": JOB.replace("STEPS", "3"),
             ".gitignore": "/experiments/\n",
         }
-        if engine == "docker":
-            files["images/Dockerfile"] = DOCKERFILE
-        else:
-            files["images/apptainer.def"] = (REPOSITORY / "images" / "apptainer.def").read_text()
+        files |= {"images/Dockerfile": DOCKERFILE, "images/apptainer.def": DEFINITION}
         self.folder = cluster.project(f"image-{engine}", files)
         self.file = cluster.home / f"{engine}.image"
 
@@ -83,6 +96,7 @@ class Place:
 def place(request: pytest.FixtureRequest, _session_containers: Containers) -> Place:
     made = Place(_session_containers, request.param)
     made.built = made.launch("first", "image", "build", "configs/x.yaml").stdout
+    made.launch("first", "image", "export", "configs/x.yaml", made.file)
     return made
 
 
@@ -102,7 +116,6 @@ def test_what_is_built_is_found_again(place: Place) -> None:
 
 
 def test_a_file_carries_it_to_a_machine_that_cannot_build(place: Place) -> None:
-    place.launch("first", "image", "export", "configs/x.yaml", place.file)
     place.forget()
     damaged = place.cluster.home / "damaged.image"
     code = "import sys; d = bytearray(open(sys.argv[1], 'rb').read()); d[len(d) // 2] ^= 1; open(sys.argv[2], 'wb').write(d)"
