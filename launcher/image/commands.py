@@ -63,8 +63,10 @@ def evaluate(commands: Sequence[Command], locked: Locked) -> str | None:
         return None
     wanted = re.match(r"\^([\w.-]+)==[^|]*$", arguments[0].text)
     pins = locked.lock(arguments[1].text)
-    name = lock.normalised(wanted[1]) if wanted else ""
-    return f"{name}=={pins[name]}" if pins and name in pins else None
+    if wanted is None or not pins:
+        return None
+    name = lock.normalised(wanted[1])
+    return f"{name}=={pins[name]}" if name in pins else ""
 
 
 def _check(

@@ -53,10 +53,6 @@ LOOSE_PIP = {
     "backquotes": ("pip install `cat list`", f"{PIP} ``cat list``: `cat list` cannot be told"),
     "verb": ("pip $VERB numpy", "Dockerfile:2: the command of pip `$VERB`: $VERB cannot be told"),
     "grep of another file": ("t=$(grep -o '^torch==.*' other.txt); pip install $t", f"{PIP} `$t`: $t cannot be told"),
-    "grep of what is not locked": (
-        "t=$(grep -o '^scipy==.*' requirements.lock); pip install $t",
-        f"{PIP} `$t`: $t cannot",
-    ),
     "grep without -o": ("t=$(grep '^torch==' requirements.lock); pip install $t", f"{PIP} `$t`: $t cannot be told"),
     "set twice": ("p=a==1; test -f x && p=b==1; pip install $p", f"{PIP} `$p`: $p cannot be told"),
     "read": ("read p < list; pip install $p", f"{PIP} `$p`: $p cannot be told"),
@@ -194,6 +190,7 @@ EXACT = {
     "exact": "pip install 'click==8.5.1' 'numpy[dev]==2.4.6; python_version > \"3\"' torch===2.13.0+cpu",
     "constraint": "pip install --no-deps -c /tmp/requirements.lock torch Click",
     "torch of the lock": "t=$(grep -m1 -oE '^torch==[^ \\\\;]+' /tmp/requirements.lock) && pip install \"$t\"",
+    "nothing, where the lock has none": "t=$(grep -o '^absent==.*' requirements.lock); [ -z \"$t\" ] || pip install $t",
     "torch of the lock, perhaps": "t=$(grep -oE '^torch==[^ ]+' requirements.lock || true); [ -z \"$t\" ] || pip install $t",
     "lock of the build": "true",
     "asks": "pip check && pip freeze && pip --version && python -m pip list && pip uninstall -y x && pip cache purge",
