@@ -117,9 +117,9 @@ def release(image: str, store: Path) -> None:
     with client() as engine:
         with suppress(ImageNotFound):
             engine.api.remove_image(f"{_holder(store)}:{image.removeprefix('sha256:')[:32]}", noprune=True)
-        with suppress(APIError):  # it is gone, or a container uses it
-            names = engine.api.inspect_image(image).get("RepoTags") or []
-            if not any(str(name).startswith(HELD) for name in names):
+        names = (inspect(image) or {}).get("RepoTags") or []
+        if not any(str(name).startswith(HELD) for name in names):
+            with suppress(APIError):  # it is gone, or a container uses it
                 engine.api.remove_image(image, force=True)
 
 
