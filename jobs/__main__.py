@@ -46,9 +46,10 @@ def main(arguments: list[str]) -> int:
     try:
         set_numerics(path)
         stop = preemption.StopFlag().listen()
+        from jobs import origin
         from jobs.run import run
 
-        return run(path, stop)
+        return run(path, stop, origin.check)
     except Refused as reason:
         here = isinstance(reason, Unfit)
         print(f"refused{' here' if here else ''}: {reason}", file=sys.stderr, flush=True)

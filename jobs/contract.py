@@ -11,6 +11,9 @@ SPECIFICATION_FORMAT: Final = 1
 ATTEMPT_VARIABLE: Final = "SAMEBITS_ATTEMPT"
 """Environment variable with the number of this attempt. Absent when a run is started by hand: it then takes one itself."""
 
+SLURM_VERSION_VARIABLE: Final = "SAMEBITS_SLURM_VERSION"
+"""Environment variable with what Slurm says of its version, for the record: within an image nothing can ask it."""
+
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 """Signals that ask a run to save and exit with `Exit.SAVED`. All mean the same. Whoever starts a run may start it with
 them blocked; the run unblocks them once its handlers stand, so none is lost while it imports."""

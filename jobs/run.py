@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from jobs import data, evaluate, facts, model, trackers
+from jobs import data, evaluate, facts, model, provenance, trackers
 from jobs.checkpoint import Checkpoints
 from jobs.contract import ATTEMPT_VARIABLE, Event, Exit
 from jobs.determinism import make_deterministic, seed_everything
@@ -24,20 +24,24 @@ from jobs.rundir import RunDir
 from jobs.session import Work, attempt
 
 
-def run(path: Path, stop: StopFlag) -> Exit:
-    """Start, resume, or find nothing to do: one path. Raises Refused, Fenced and Failed."""
+def run(path: Path, stop: StopFlag, check_origin: Callable[[], None] = lambda: None) -> Exit:
+    """Start, resume, or find nothing to do: one path. `check_origin` looks at what this process has loaded.
+
+    Raises Refused, Fenced and Failed."""
     specification, directory = read_specification(path)
     if directory.done.exists():
         print(f"{directory.name} seed {directory.seed}: done already")
         return Exit.DONE
+    check_origin()
     fence = Fence(directory, take_attempt(directory))
     device = pick_device(specification)
     seed_everything(specification.seed)
     make_deterministic(specification.recipe.numerics)
-    facts.record(specification, directory, fence.attempt)
+    provenance.record(specification, directory, fence.attempt)
     if stop():
         return stopped_before_training(stop, specification, directory, fence)
     work = prepare(specification, directory, device)
+    check_origin()  # again, since most libraries are loaded where they are used
     return attempt(specification, directory, fence, work, stop)
 
 

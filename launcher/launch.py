@@ -15,7 +15,7 @@ from jobs.files import now
 from jobs.rundir import Tree
 from launcher import __version__, begun, given, inputs, roots, show, tree
 from launcher.config.load import Loaded
-from launcher.engines import engine
+from launcher.engines import ImageRequest, engine
 from launcher.errors import ExitCode, LaunchError
 from launcher.plan import Flags, Plan
 from launcher.planning import make_plan
@@ -82,13 +82,13 @@ def plan_for(config: Path, flags: Flags) -> Plan:
         image=wanted,
         inputs=needed,
         states=states,
-        launched=_launched(loaded),
+        launched=_launched(loaded, wanted),
     )
     tree.check(plan, there)
     return replace(plan, notes=(found.note, *plan.notes)) if found.note else plan
 
 
-def _launched(loaded: Loaded) -> Mapping[str, str]:
+def _launched(loaded: Loaded, image: ImageRequest) -> Mapping[str, str]:
     """For the record. No value of the environment is in it."""
     return {
         "version": __version__,
@@ -97,6 +97,8 @@ def _launched(loaded: Loaded) -> Mapping[str, str]:
         "time": now(),
         "config": str(loaded.file),
         "command": shlex.join(["launch", *sys.argv[1:]]),
+        "lock": image.lock,
+        "lock_sha256": image.lock_sha256,
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final
 
-from jobs.contract import ATTEMPT_VARIABLE, STOP_SIGNALS, Event, Exit, ImagePin
+from jobs.contract import ATTEMPT_VARIABLE, SLURM_VERSION_VARIABLE, STOP_SIGNALS, Event, Exit, ImagePin
 from jobs.files import append_line, now, read_lines
 from jobs.rundir import RunDir
 from launcher.allocation import allocation
@@ -24,10 +24,12 @@ from launcher.engines import Command, NodeOptions, Start, engine
 from launcher.errors import LaunchError
 from launcher.inputs import hub_cache
 from launcher.placement import Placement
+from launcher.process import run as run_program
 from launcher.record import is_cancelled
 
 PR_SET_PDEATHSIG: Final = 1
 POLL_SECONDS: Final = 0.2
+VERSION_SECONDS: Final = 5
 SIGNALLED: Final = 128
 """A container that died of signal n ends with 128 + n."""
 SLURM_VARIABLES: Final = (
@@ -35,6 +37,7 @@ SLURM_VARIABLES: Final = (
     "SLURM_ARRAY_JOB_ID",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_RESTART_COUNT",
+    "SLURM_JOB_NAME",
     "SLURM_JOB_NODELIST",
     "SLURMD_NODENAME",
     "SLURM_JOB_PARTITION",
@@ -118,12 +121,23 @@ def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[by
         run_id=run.id,
         attempt=attempt,
         arguments=("-m", "jobs", str(path)),
-        env={**given, ATTEMPT_VARIABLE: str(attempt)},
+        env={**given, **_slurm_version(), ATTEMPT_VARIABLE: str(attempt)},
         mounts={run.root: "rw", **{Path(folder): mode for folder, mode in place.mounts.items()}},
         network=place.network,
         allocation=allocation(os.environ),
     )
     return _supervise(image.command(pin, node, begin), run, attempt, log)
+
+
+def _slurm_version() -> dict[str, str]:
+    """For the record, some milliseconds; nothing where Slurm does not answer: a run does not wait for its record."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    try:
+        answer = run_program(["scontrol", "--version"], timeout=VERSION_SECONDS)
+    except LaunchError:
+        return {}
+    return {SLURM_VERSION_VARIABLE: answer.stdout.strip()} if answer.ok else {}
 
 
 def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> int:

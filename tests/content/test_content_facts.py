@@ -1,17 +1,21 @@
 """Facts and provenance: everything of R11, R13 and R21, one entry per attempt, and no secret anywhere."""
 
+import hashlib
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
+import types
+from dataclasses import replace
 
 import pytest
 import torch
 from content_samples import specification, tree
 
-from jobs import facts
+from jobs import facts, machine, provenance
+from jobs.contract import SLURM_VERSION_VARIABLE, ImagePin
 
 CPU = torch.device("cpu")
 SECRET = "s3cr3t-v4lue-0123456789abcdef-0123456789"  # noqa: S105 - planted
@@ -47,22 +51,37 @@ def test_the_facts_are_those_in_force():
 
 
 def test_provenance_says_where_a_run_comes_from(run, capsys, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "79")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sample")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[3-4]")
+    monkeypatch.setenv(SLURM_VERSION_VARIABLE, "slurm-wlm 22.05.8")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     monkeypatch.setenv("SLURMD_NODENAME", "n3")
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     found = kept(run)
     assert found["commit"] == "c" * 40
     assert found["dirty"] is False
     assert found["config_sha256"] == "d" * 64
-    assert found["image"]["environment"] == f"sha256:{'e' * 64}"
+    assert found["image"] == {
+        "engine": "host",
+        "python": "3.11.2",
+        "lock_sha256": f"sha256:{'e' * 64}",
+        "code_tree": specification().image.code,
+    }
+    assert found["patch"] is None
     assert f"torch=={torch.__version__}" in found["packages"]
     assert (run.artifacts / "pip-freeze.txt").read_text().splitlines() == found["packages"]
     attempt = found["attempts"][0]
-    assert attempt["slurm"]["SLURM_ARRAY_JOB_ID"] == "77"
+    job = {"version": "slurm-wlm 22.05.8", "reason": None, "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}
+    assert attempt["slurm"].items() >= {**job, "SLURM_JOB_NAME": "sample", "SLURM_JOB_NODELIST": "n[3-4]"}.items()
     assert attempt["node"] == "n3"
-    assert attempt["cpu"]
-    assert attempt["kernel"]
+    assert attempt["cpu"]["model"] == machine.cpu_model()
+    assert attempt["cpu"]["capability"] == torch.backends.cpu.get_cpu_capability()
+    assert attempt["cpu"]["threads"] == torch.get_num_threads()
+    assert attempt["kernel"] == f"Linux {os.uname().release}"
+    assert attempt["gpus"] == []
+    assert (attempt["executable"], attempt["prefix"]) == (sys.executable, sys.prefix)
     assert attempt["command"] == sys.orig_argv
     for name in ("CUDA", "cuDNN", "NVIDIA driver"):
         assert (attempt[name]["version"] is None) != (attempt[name]["reason"] is None)
@@ -70,21 +89,70 @@ def test_provenance_says_where_a_run_comes_from(run, capsys, monkeypatch):
     assert all(name in said for name in ("torch 2.", "CUDA ", "cuDNN ", "NVIDIA driver "))
 
 
+def test_each_digest_is_named_for_what_it_is():
+    pin = ImagePin(
+        "docker", "sha256:env", "git-tree:code", "3.11.2", "base@sha256:b", "sha256:run", "r/x@sha256:m", "key"
+    )
+    assert provenance.digests(pin) == {
+        "engine": "docker",
+        "python": "3.11.2",
+        "base_digest": "base@sha256:b",
+        "environment_image_id": "sha256:env",
+        "image_id": "sha256:run",
+        "manifest_digest": "r/x@sha256:m",
+        "code_tree": "git-tree:code",
+        "environment_key": "key",
+    }
+    sif = provenance.digests(replace(pin, engine="apptainer"))
+    assert (sif["environment_sif_sha256"], sif["code_squashfs_sha256"]) == ("sha256:env", "sha256:run")
+    assert "image_id" not in sif
+
+
+def test_every_field_of_a_pin_has_a_name():
+    fields = set(ImagePin.__dataclass_fields__) - {"engine", "python"}
+    assert fields == set(provenance.DIGESTS["docker"]) == set(provenance.DIGESTS["apptainer"])
+
+
+def test_a_patch_is_recorded_with_its_hash(run):
+    dirty = specification().model_copy(update={"dirty": True})
+    provenance.record(dirty, run, 1)
+    assert kept(run)["patch"]["reason"] == "No such file or directory"
+    (run.root / "artifacts" / "source.patch").write_text("patch")
+    provenance.record(dirty, run, 2)
+    digest = hashlib.sha256(b"patch").hexdigest()
+    assert kept(run)["patch"] == {"file": "source.patch", "sha256": digest, "reason": None}
+
+
+def test_what_slurm_did_not_say_has_a_reason(monkeypatch):
+    for name in ("SLURM_JOB_ID", SLURM_VERSION_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert machine.slurm()["reason"] == "not run by Slurm"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert machine.slurm()["reason"] == "the task could not ask: scontrol --version"
+
+
+def test_a_gpu_is_told_from_another(monkeypatch):
+    card = types.SimpleNamespace(name="H200", major=9, minor=0, total_memory=150 << 30, uuid="GPU-1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert machine.gpus() == [{"model": "H200", "capability": "9.0", "memory_bytes": 150 << 30, "uuid": "GPU-1"}]
+
+
 def test_attempts_are_added_and_never_overwritten(run):
     for attempt in (1, 2, 2, 5):
-        facts.record(specification(), run, attempt)
+        provenance.record(specification(), run, attempt)
     assert [one["attempt"] for one in kept(run)["attempts"]] == [1, 2, 5]
 
 
 def test_a_record_that_cannot_be_read_is_set_aside(run):
     run.provenance.write_text("{")
-    facts.record(specification(), run, 2)
+    provenance.record(specification(), run, 2)
     assert [one["attempt"] for one in kept(run)["attempts"]] == [2]
     assert (run.artifacts / "provenance-before-attempt-2.json").read_text() == "{"
 
 
 def test_packages_are_pinned_each_once():
-    found = facts.packages()
+    found = provenance.packages()
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+", package) for package in found)
     assert found == sorted(set(found))
 
@@ -113,7 +181,7 @@ def conda(tmp_path, monkeypatch):
 
 
 def test_of_a_conda_environment_its_history_is_kept_without_its_variables(run, conda):
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     assert (conda / "asked").read_text() == f"env export --from-history --prefix {conda}\n"
     text = (run.artifacts / "conda-history.yml").read_text()
     assert "  - python=3.11\nprefix: /opt/env\n" in text
@@ -123,23 +191,23 @@ def test_of_a_conda_environment_its_history_is_kept_without_its_variables(run, c
 
 def test_a_conda_that_fails_is_a_reason(run, conda, monkeypatch):
     monkeypatch.setenv("CONDA_CODE", "3")
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     assert kept(run)["conda"]["reason"].startswith("conda ended with 3")
     monkeypatch.setenv("CONDA_EXE", str(conda / "none"))
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     assert "No such file" in kept(run)["conda"]["reason"]
 
 
 def test_without_conda_there_is_a_reason(run, monkeypatch):
     monkeypatch.delenv("CONDA_PREFIX", raising=False)
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     assert kept(run)["conda"] == {"file": None, "reason": "CONDA_PREFIX is not set"}
 
 
 def test_no_secret_of_the_environment_is_written(run, conda, monkeypatch, capsys):
     for name in ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "SLURM_JWT", "MY_PASSWORD"):
         monkeypatch.setenv(name, SECRET)
-    facts.record(specification(), run, 1)
+    provenance.record(specification(), run, 1)
     written = [path for path in run.root.rglob("*") if path.is_file()]
     assert len(written) >= 4
     assert not [path for path in written if SECRET.encode() in path.read_bytes()]

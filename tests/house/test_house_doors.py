@@ -25,6 +25,9 @@ DOORS = {
         "jobs/__main__.py",  # what the task says to the run
         "jobs/run.py",
         "jobs/facts.py",  # versions and threads
+        "jobs/provenance.py",
+        "jobs/machine.py",  # what Slurm says of the job
+        "jobs/origin.py",  # where PYTHONPATH led to
         "jobs/conda.py",
         "jobs/trackers/wandb.py",
     },

@@ -203,7 +203,7 @@ EXACT = {
         "apt-get update && apt-get install -y gcc"
     ),
     "snapshot by sed": (
-        "sed -i 's#http://deb.debian.org/debian#https://snapshot.debian.org/archive/debian/20260101T000000Z#' /etc/x && "
+        "sed -i 's#http://h/debian#https://snapshot.debian.org/archive/debian/20260101T000000Z#' /etc/x && "
         "apt-get upgrade -y"
     ),
     "snapshot of apt": "apt install --snapshot 20260101T000000Z gcc",

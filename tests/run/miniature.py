@@ -258,7 +258,7 @@ def main() -> int:
     import jobs.__main__
 
     stand_in = types.ModuleType("jobs.run")
-    stand_in.run = start  # type: ignore[attr-defined]
+    stand_in.run = lambda path, stop, _origin: start(path, stop)  # type: ignore[attr-defined]
     sys.modules["jobs.run"] = stand_in
     return jobs.__main__.main(sys.argv[1:])
 

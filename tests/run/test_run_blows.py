@@ -121,7 +121,7 @@ def test_run_exec_pins_the_environment_once(tmp_path: Path) -> None:
     bare = {key: value for key, value in os.environ.items() if key not in environment(NUMERICS)}
     code = (
         "import sys, types, os; m = types.ModuleType('jobs.run'); sys.modules['jobs.run'] = m\n"
-        "def run(path, stop):\n"
+        "def run(path, stop, check_origin):\n"
         "    import torch\n"
         "    print(os.environ['OMP_NUM_THREADS'], torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(),\n"
         "        sys.flags.hash_randomization, sys.flags.no_user_site, 'pydantic' in BEFORE)\n"
