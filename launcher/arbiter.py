@@ -7,6 +7,8 @@ round, if Slurm was faster, it refuses our requeue because the job is pending, a
 cannot begin before this script has ended, so a requeue can never hit it."""
 
 import argparse
+import contextlib
+import json
 import math
 import os
 import platform
@@ -26,6 +28,8 @@ from launcher import cluster, orders
 from launcher.attempts import AttemptRecord, attempts
 from launcher.causes import Decision, Situation, decide
 from launcher.ends import name_ends, name_lost, record, write
+from launcher.engines import engine
+from launcher.errors import LaunchError
 from launcher.history import FAILED, failures, idle, minutes, saved_step, suspect
 from launcher.placement import Placement
 from launcher.record import Submission, is_cancelled
@@ -58,6 +62,7 @@ def run_of(placement: Path, task: int) -> RunDir:
 
 def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_code: int) -> int:
     """Decide, record, act, say. In this order: a requeue ends this process, so nothing may be left to do after it."""
+    _clean(run)
     name_lost(run, job, restarts)
     log = run.root / "logs" / "submissions" / placement.submission / f"{job}.log"
     known = situation(run, job, restarts, placement, heard(log))
@@ -79,6 +84,13 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
     if decision.cause is Cause.DONE:
         return Exit.DONE
     return Exit.SAVED if _comes_back(decision) else Exit.BROKEN
+
+
+def _clean(run: RunDir) -> None:
+    """A container is no child of the job's: one that was left goes before somebody else gets this node. It decides nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, LaunchError):
+        name = json.loads(run.specification.read_text(encoding="utf-8"))["image"]["engine"]
+        engine(name).clean(run.id)
 
 
 def situation(
