@@ -204,7 +204,7 @@ class Checkpoints(Section):
     """One after each epoch, always (R6). These are the ones in between, and how many stay."""
 
     every_steps: Positive | None = None
-    """Also every so many optimizer steps: the most that a death without notice can cost."""
+    """Also every so many optimizer steps: a sudden death costs at most these, and those done while one is written."""
     keep: Positive = 3
     """How many stay, the newest, beside best and latest."""
 
