@@ -16,6 +16,7 @@ OWN: Final = frozenset({"jobs", "launcher"})
 """Packages of the code that may be installed in the environment as well: the code's are used."""
 NEVER_IMPORTED: Final = frozenset({"test", "tests", "docs", "examples", "scripts", "setup", "conftest"})
 """Names beside the code that no library imports: only once one of them is loaded does it matter what it hides."""
+PACKAGES: Final = ("site-packages", "dist-packages")
 SHOWN: Final = 5
 
 
@@ -28,23 +29,29 @@ class Places:
     """Of the interpreter that the environment was made from; packages that are installed below it do not belong to it."""
     code: tuple[str, ...]
     """The folder that `jobs` lies in."""
+    declared: tuple[str, ...] = ()
+    """Folders that the environment's own .pth files name, as an editable install does: they may be there, and nothing may come
+    from them. Their packages, where one environment stands on another, belong to `environment`."""
 
     @classmethod
     def own(cls) -> "Places":
         """Of this process, by their names and by their real ones: either can stand in a module."""
         dynamic = sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix})
         archive = os.path.join(sys.base_prefix, sys.platlibdir, "python{}{}.zip".format(*sys.version_info))  # noqa: PTH118
+        declared = _declared(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+        layers = [folder for folder in declared if Path(folder).name in PACKAGES]
         return cls(
-            environment=_both(sys.prefix),
+            environment=_both(sys.prefix, *layers),
             standard=_both(sysconfig.get_path("stdlib"), dynamic, archive),
             code=_both(str(Path(__file__).parents[1])),
+            declared=_both(*declared),
         )
 
     def name(self, path: str) -> str | None:
         """`environment`, `standard` or `code`; None for another place."""
         if _below(path, self.environment):
             return "environment"
-        if _below(path, self.standard) and not ("/site-packages" in path or "/dist-packages" in path):
+        if _below(path, self.standard) and not set(PACKAGES) & set(Path(path).parts):
             return "standard"
         return "code" if _below(path, self.code) else None
 
@@ -52,7 +59,8 @@ class Places:
 def check() -> None:
     """Raises Refused with everything that was, or could be, loaded from elsewhere. Called when a run's libraries are loaded; some
     milliseconds."""
-    found = [*path_entries(sys.path, Places.own()), *modules(sys.modules, Places.own()), *beside(Places.own())]
+    places = Places.own()
+    found = [*path_entries(sys.path, places), *modules(sys.modules, places), *beside(places)]
     if found:
         more = [f"... and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         raise Refused("\n    ".join(["what is loaded is not what is pinned.", *found[:SHOWN], *more]))
@@ -66,6 +74,8 @@ def path_entries(path: Sequence[str], places: Places) -> Iterator[str]:
         ):  # no folder: an editable install's finder, whose modules are checked as all are
             continue
         full = os.path.abspath(entry)  # noqa: PTH100 - "" is the folder that the process is in
+        if full in places.declared and full not in _leaked("PYTHONPATH"):
+            continue
         if places.name(full) is None or (places.name(full) == "code" and full not in places.code):
             yield f"sys.path has {entry or full}: {_why(full)}"
 
@@ -125,6 +135,16 @@ def _origin(module: object) -> str | None:
     if spec.origin is None and spec.submodule_search_locations:
         return next((os.path.abspath(one) for one in spec.submodule_search_locations), None)  # noqa: PTH100
     return None
+
+
+def _declared(*folders: str) -> list[str]:
+    """What the .pth files of these folders add to sys.path, as `site` reads them."""
+    found: list[str] = []
+    for file in {path for folder in folders for path in Path(folder).glob("*.pth")}:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        named = [line.rstrip() for line in lines if line.strip() and not line.startswith(("#", "import ", "import\t"))]
+        found += [os.path.abspath(file.parent / line) for line in named]  # noqa: PTH100 - not to follow links
+    return found
 
 
 def _leaked(variable: str) -> set[str]:

@@ -97,6 +97,22 @@ def test_packages_of_the_system_are_outside(code, tmp_path):
     assert "-packages: packages outside of the environment." in found
 
 
+def test_what_the_environment_itself_declares_is_its_own(code, tmp_path):
+    """One environment on another by a .pth file, and an editable install, whose work tree may be there but brings nothing."""
+    folder, below, work = tmp_path / "env", tmp_path / "below" / "site-packages", tmp_path / "work"
+    venv.create(folder, symlinks=True)
+    module(below, "layered")
+    module(work, "mine")
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / "own.pth").write_text(f"# why\nimport sys\n{work}\n{below}\n/not/there\n")
+    python = folder / "bin" / "python"
+    assert said(code, "layered", python=python) == ""
+    assert f"mine is loaded from {work}/mine.py, outside of the environment" in said(code, "mine", python=python)
+    module(code, "mine")
+    assert said(code, "mine", python=python) == "", "the code comes first"
+    assert f"sys.path has {work}: it comes from PYTHONPATH" in said(code, python=python, PYTHONPATH=f"{code}:{work}")
+
+
 def test_the_folder_that_a_run_is_started_in_is_no_place_for_modules(code, tmp_path):
     found = said(code, cwd=tmp_path, PYTHONSAFEPATH="")
     assert f"sys.path has {tmp_path}: the folder that the run was started in. Start it in that of its code" in found
