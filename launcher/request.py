@@ -1,6 +1,7 @@
 """Whether Slurm can take a request, asked before anything is written, and what its refusals mean."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,30 @@ KEPT: Final = {
     "SBATCH_RESERVATION": "",
 }
 """Defaults of the user's shell that stay in force where the plan does not speak of them: variable, parameter."""
+SHELL: Final = frozenset(
+    {
+        *(
+            "PATH",
+            "HOME",
+            "USER",
+            "LOGNAME",
+            "SHELL",
+            "PWD",
+            "LANG",
+            "LANGUAGE",
+            "TZ",
+            "TERM",
+            "TMPDIR",
+            "LD_LIBRARY_PATH",
+        ),
+        *("XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME", "KRB5CCNAME"),
+        *("MODULEPATH", "MODULESHOME", "LOADEDMODULES", "_LMFILES_", "BASH_ENV", "ENV", "CONDA_PREFIX", "CONDA_EXE"),
+        *("DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
+        *("APPTAINER_TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR"),
+    }
+)
+SHELL_PREFIXES: Final = ("LC_", "LMOD_", "__LMOD", "_ModuleTable", "MODULES_", "BASH_FUNC_", "SLURM_CONF")
+"""What a batch script needs of the shell that it was submitted from: to find programs, folders, modules and engines."""
 UNPRINTABLE: Final = "%\\\n\r"
 """Slurm reads these in the name of a log in a way of its own."""
 
@@ -78,17 +103,26 @@ def check_python(interpreter: str) -> None:
         raise fail(ExitCode.CLUSTER, what, hint=hint, evidence=answer.stderr.strip())
 
 
-def unset(environment: Mapping[str, str], parameters: Mapping[str, Any]) -> list[str]:
-    """Options of `env` that keep the shell's own settings from overriding the plan: sbatch heeds SBATCH_* above the script.
+def unset(environment: Mapping[str, str], parameters: Mapping[str, Any], passed_on: Collection[str] = ()) -> list[str]:
+    """Options of `env` that keep this shell's variables from sbatch, beside those that a job needs and the site passes on.
 
-    The variables of a job that the launcher itself may run in go as well: they would reach the new job's srun."""
+    sbatch hands its environment to slurmctld, which writes it down, and some sites keep it with the accounts: no key goes
+    there that the run is not to get. And the shell's own settings may not override the plan: sbatch heeds SBATCH_* above the
+    script, and the variables of a job that the launcher itself runs in would reach the new job's srun.
+
+    `passed_on`: names of the site's `environment`. What the site's own lines in `parameters` name is needed, too."""
     given = {**parameters, **parameters.get("additional_parameters", {})}
+    lines = "\n".join([*parameters.get("setup", ()), *parameters.get("teardown", ())])
+    named = {*SHELL, *passed_on, *re.findall(r"\$\{?(\w+)", lines)}
     options = []
     for name in sorted(environment):
-        if name in KEPT and given.get(KEPT[name]) is None:
-            continue
-        if name.startswith("SBATCH_") or (name.startswith("SLURM_") and not name.startswith("SLURM_CONF")):
-            options += ["-u", name]
+        if name in KEPT:
+            keep = given.get(KEPT[name]) is None
+        elif name.startswith(("SBATCH_", "SLURM_")):
+            keep = name.startswith("SLURM_CONF")
+        else:
+            keep = name in named or name.startswith(SHELL_PREFIXES)
+        options += [] if keep else ["-u", name]
     return options
 
 

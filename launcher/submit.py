@@ -48,13 +48,21 @@ class Submitted:
 class ArrayExecutor(SlurmExecutor):  # type: ignore[misc]
     """submitit's executor, always with an array, for one seed too: so a task has one kind of name, ARRAYJOB_TASK.
 
-    `on_job` learns the job id right after sbatch: the shortest time in which a dying launcher could lose it."""
+    `on_job` learns the job id right after sbatch: the shortest time in which a dying launcher could lose it. `passed_on`: names of
+    variables that the job gets besides what its shell needs."""
 
     def __init__(
-        self, folder: Path, slurm: SlurmRequest, tasks: int, own: Bundle, on_job: Callable[[str], None]
+        self,
+        folder: Path,
+        slurm: SlurmRequest,
+        tasks: int,
+        own: Bundle,
+        on_job: Callable[[str], None],
+        passed_on: Sequence[str] = (),
     ) -> None:
         super().__init__(folder)
         self.on_job = on_job
+        self.passed_on = passed_on
         self.update_parameters(**parameters(folder, slurm, own))
         self.parameters["map_count"] = tasks
 
@@ -71,7 +79,7 @@ class ArrayExecutor(SlurmExecutor):  # type: ignore[misc]
         return str(self._make_submission_file_text(self._submitit_command_str, PLACEHOLDER))
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return ["env", *request.unset(os.environ, self.parameters), "sbatch", str(submission_file_path)]
+        return ["env", *request.unset(os.environ, self.parameters, self.passed_on), "sbatch", str(submission_file_path)]
 
     def _internal_process_submissions(self, delayed_submissions: list[Any]) -> list[Any]:
         array = str(self._submit_command(self._submitit_command_str).job_id)
@@ -192,7 +200,7 @@ def _submit(plan: Plan, slurm: SlurmRequest, tree: Tree, say: Say) -> Submitted:
     folder.mkdir(parents=True)
     placement(plan, slurm, submission.id, own).write(folder / "placement.json")
     submission.write(tree)
-    return Submitted(_array(tree, slurm, submission, own), already)
+    return Submitted(_array(tree, slurm, submission, own, plan.environment), already)
 
 
 def placement(plan: Plan, slurm: SlurmRequest, submission: str, own: Bundle) -> Placement:
@@ -213,7 +221,7 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str, own: Bundle) -> 
     )
 
 
-def _array(tree: Tree, slurm: SlurmRequest, intent: Submission, own: Bundle) -> Submission:
+def _array(tree: Tree, slurm: SlurmRequest, intent: Submission, own: Bundle, passed_on: Sequence[str]) -> Submission:
     """sbatch, not to begin yet; the job id into the record; the calls; the release. Each step can be taken up again."""
     known = intent
 
@@ -221,7 +229,7 @@ def _array(tree: Tree, slurm: SlurmRequest, intent: Submission, own: Bundle) -> 
         nonlocal known
         known = intent.with_state("intent", array).write(tree)
 
-    executor = ArrayExecutor(intent.folder(tree), slurm, len(intent.seeds), own, on_job)
+    executor = ArrayExecutor(intent.folder(tree), slurm, len(intent.seeds), own, on_job, passed_on)
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
             executor.map_array(task.start, *arguments(tree, intent))

@@ -110,6 +110,19 @@ def test_the_users_shell_does_not_override_the_plan(make_plan):
     assert "SBATCH_ACCOUNT" not in request.unset(environment, parameters(plan.tree, make_plan().slurm, own))
 
 
+def test_slurm_is_handed_what_a_job_needs_and_no_other_variable(make_plan):
+    """It writes the environment of sbatch down."""
+    plan = make_plan()
+    given = parameters(plan.tree, plan.slurm, bundle.planned(plan.store))
+    needed = ("PATH", "HOME", "MODULEPATH", "LMOD_DIR", "BASH_FUNC_module%%", "LC_ALL", "SLURM_CONF", "DOCKER_HOST")
+    keys = ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "HF_TOKEN", "SLURM_JWT", "APPTAINER_DOCKER_PASSWORD", "PROJECT")
+    environment = dict.fromkeys((*needed, *keys), "x")
+    assert set(request.unset(environment, given)) - {"-u"} == set(keys)
+    assert set(request.unset(environment, given, ("HF_TOKEN",))) - {"-u"} == set(keys) - {"HF_TOKEN"}
+    site = {**given, "setup": [*given["setup"], "module load $PROJECT/cuda"], "teardown": ["rm -r ${WANDB_API_KEY}"]}
+    assert set(request.unset(environment, site)) - {"-u"} == set(keys) - {"PROJECT", "WANDB_API_KEY"}
+
+
 def test_a_plan_with_nothing_to_do_has_no_script(make_plan):
     assert script(make_plan(seeds=())) == ""
 
