@@ -31,6 +31,18 @@ MIDDLE = 4 + 9 + 4 + 3 + 2
 """Asks until the first micro-batch of step 5 is done: one checkpoint after the epoch, two in between, one of the stop."""
 
 
+PATIENCE = 60.0
+"""Seconds after which something that is waited for will not come."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 class Evaluated(NamedTuple):
     loss: float
     accuracy: float | None

@@ -11,7 +11,7 @@ from typing import Any
 
 import miniature
 import pytest
-from miniature import MIDDLE, StopAfter, event, files
+from miniature import MIDDLE, StopAfter, event, files, until
 from same_bits import assert_same_run
 
 from jobs.checkpoint import Checkpoints
@@ -21,6 +21,23 @@ from jobs.files import read_lines
 from jobs.linefile import LineFile, Mark
 from jobs.preemption import StopFlag
 from jobs.rundir import RunDir
+from jobs.writer import Writer
+
+WRITERS: list[Writer] = []
+
+
+@pytest.fixture(autouse=True)
+def writers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Those of the test's runs, to be asked whether they are at work."""
+    begin = Writer.__init__
+
+    def known(self: Writer) -> None:
+        begin(self)
+        WRITERS.append(self)
+
+    monkeypatch.setattr(Writer, "__init__", known)
+    yield
+    WRITERS.clear()
 
 
 class OvertakenAfter(StopFlag):
@@ -143,7 +160,7 @@ def small_disk(size: str, folder: Path) -> Iterator[Path]:
 
 
 class FullFrom(StopAfter):
-    """Fills the disk at one ask, and makes room again at another."""
+    """Fills the disk at one ask, when no checkpoint is being written, and makes room again at another."""
 
     def __init__(self, folder: Path, full: int, free: int, asks: int = 10**9) -> None:
         super().__init__(asks)
@@ -152,6 +169,7 @@ class FullFrom(StopAfter):
     def __call__(self) -> bool:
         self.asked += 1
         if self.asked == self.full:
+            until(lambda: not any(writer.busy for writer in WRITERS))
             with pytest.raises(OSError), (self.folder / "filler").open("wb", buffering=0) as file:  # noqa: PT012
                 while True:
                     file.write(b"x" * 4096)
