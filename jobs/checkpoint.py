@@ -7,6 +7,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -15,7 +16,8 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch.utils.serialization import config
 
-from jobs.files import publish_json, sync_folder
+from jobs.errors import Fenced
+from jobs.files import claim, publish_new, sync_folder, temporary_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,10 +46,10 @@ class Manifest:
     """In the name: after an epoch the validation loss, else the last training loss."""
     attempt: int
 
-    def write(self, path: Path) -> None:
-        publish_json(
-            path, {**{k: getattr(self, k) for k in self.__slots__ if k != "position"}, **_plain(self.position)}
-        )
+    def write(self, path: Path) -> bool:
+        """False: there is one, which stays."""
+        fields = {**{k: getattr(self, k) for k in self.__slots__ if k != "position"}, **_plain(self.position)}
+        return publish_new(path, (json.dumps(fields, indent=2, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -149,10 +151,7 @@ class Checkpoints:
         among those to keep nor tried again, and the links point where a killed writer did not come to point them."""
         self._fence()
         for skipped in found.skipped:
-            path = self._folder / skipped["file"]
-            _manifest_of(path).unlink(missing_ok=True)
-            if path.exists():
-                path.replace(path.with_name(f"{path.name}.set-aside"))
+            _set_aside(self._folder / skipped["file"])
         if found.file is not None:
             self._point("latest", found.file)
             if best:
@@ -168,9 +167,15 @@ class Checkpoints:
         _check_plain(state)
         path = self._folder / name
         self._fence()
-        size, digest = self._publish(path, state)
+        try:
+            size, digest = self._publish(path, state)
+        except OSError:
+            self._fence()  # a newer attempt clears away what an older one was making
+            raise
         self._fence()
-        manifest(name, size, digest).write(_manifest_of(path))
+        if not manifest(name, size, digest).write(_manifest_of(path)):
+            self._fence()
+            raise FileExistsError(f"{_manifest_of(path)} appeared while its checkpoint was written")
         self._fence()
         self._point("latest", name)
         if best:
@@ -182,7 +187,7 @@ class Checkpoints:
 
     def _publish(self, path: Path, state: dict[str, Any]) -> tuple[int, str]:
         """Size and sha256 of the file."""
-        temporary = self._folder / f".{path.name}.{os.getpid()}.tmp"
+        temporary = temporary_of(path)
         try:
             with temporary.open("wb") as file:
                 sink = _HashingFile(file)
@@ -193,9 +198,11 @@ class Checkpoints:
                 file.flush()
                 os.fsync(file.fileno())
             self._fence()
-            # A manifest of the same name belongs to other bytes from now on: it goes first.
-            _manifest_of(path).unlink(missing_ok=True)
-            temporary.replace(path)
+            while not claim(
+                temporary, path
+            ):  # a newer attempt's, which the fence will say; or one that was passed over
+                self._fence()
+                _set_aside(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -203,10 +210,28 @@ class Checkpoints:
         return sink.size, sink.hash.hexdigest()
 
     def _point(self, link: str, name: str) -> None:
-        temporary = self._folder / f".{link}.{os.getpid()}.tmp"
+        """Asked again afterwards: a process that slept between the fence and the rename has pointed it back, at a file that may be
+        gone. Where it should point follows from the manifests alone, so whoever finds that mends it."""
+        self._link(link, name)
+        try:
+            self._fence()
+        except Fenced:
+            for each, manifest in self._links().items():
+                self._link(each, manifest.file)
+            raise
+
+    def _link(self, link: str, name: str) -> None:
+        temporary = temporary_of(self._folder / link)
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(name)
         temporary.replace(self._folder / link)
+
+    def _links(self) -> dict[str, Manifest]:
+        """`latest` is the furthest; `best` the epoch with the lowest validation loss, the first of equal ones."""
+        found = self.manifests()
+        epochs = [manifest for manifest in reversed(found) if "_step" not in manifest.file]
+        links = {"latest": found[0]} if found else {}
+        return links | ({"best": min(epochs, key=lambda manifest: manifest.loss)} if epochs else {})
 
     def _drop_old(self) -> None:
         kept = {os.path.realpath(self._folder / link) for link in ("best", "latest")}
@@ -257,6 +282,13 @@ class _HashingFile:
 
     def flush(self) -> None:
         """torch calls it; the file is flushed once, before its fsync."""
+
+
+def _set_aside(path: Path) -> None:
+    """Out of the way, and kept for a look. Its manifest goes first: it would belong to other bytes."""
+    _manifest_of(path).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        path.replace(path.with_name(f"{path.name}.set-aside"))
 
 
 def _manifest_of(path: Path) -> Path:

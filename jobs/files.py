@@ -1,11 +1,16 @@
 """Writing that never leaves a half: publish a whole file, append a whole line. Standard library only, used by both halves."""
 
+import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+_TOKEN = secrets.token_hex(4)
 
 
 def publish(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -13,7 +18,23 @@ def publish(path: Path, data: bytes, mode: int = 0o644) -> None:
 
     Temporary name in the same folder, fsync, rename, fsync of the folder. A leftover of a killed writer is never read.
     Raises OSError; the temporary file is then removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _written(path, data, mode) as temporary:
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def publish_new(path: Path, data: bytes, mode: int = 0o644) -> bool:
+    """As `publish`, but a file that is there stays as it is: then False."""
+    with _written(path, data, mode) as temporary:
+        done = claim(temporary, path)
+    sync_folder(path.parent)
+    return done
+
+
+@contextmanager
+def _written(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """The data under a temporary name, synced; that name is gone afterwards."""
+    temporary = temporary_of(path)
     try:
         handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
         with os.fdopen(handle, "wb") as file:
@@ -21,11 +42,34 @@ def publish(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """A name beside it for a file that is being made; `.*.tmp` is never read. A process id alone would not do: in containers on two
+    nodes everybody has the same."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{_TOKEN}.tmp")
+
+
+def claim(temporary: Path, path: Path) -> bool:
+    """Give a finished file its name, unless that is taken: then False, and both stay as they are. One step for the file system: a
+    process that slept just before it cannot replace what somebody else has put there meanwhile.
+
+    Raises OSError. Where the file system has no hard links it is a look and a rename."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise
+        if path.exists():
+            return False
+        temporary.replace(path)
+    temporary.unlink(missing_ok=True)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

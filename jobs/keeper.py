@@ -1,5 +1,6 @@
 """Saves the state of a run: behind the training when due, at once on a stop, at the end with the done marker (R6 to R8)."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from jobs.checksum import digest
 from jobs.contract import Event
 from jobs.errors import PASSING, Failed
 from jobs.fence import Fence
-from jobs.files import append_line, now, publish_json
+from jobs.files import append_line, now, publish_new
 from jobs.ledger import Ledger
 from jobs.linefile import LineFile
 from jobs.order import Course
@@ -224,22 +225,21 @@ class Keeper:
         if (error := self._save_now()) is not None:
             raise self._failed("finished", error)
         self.fence()
-        publish_json(
-            self.directory.done,
-            {
-                "step": progress.step,
-                "epoch": progress.epoch,
-                "train_loss": progress.train_loss,
-                "val_loss": progress.val_loss,
-                "accuracy": progress.accuracy,
-                "val_loss_before": progress.first_val_loss,
-                "accuracy_before": progress.first_accuracy,
-                "checkpoint": self.file,
-                "sha256": digest(self.state.trainable),
-                "attempt": self.fence.attempt,
-                "time": now(),
-            },
-        )
+        told = {
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "train_loss": progress.train_loss,
+            "val_loss": progress.val_loss,
+            "accuracy": progress.accuracy,
+            "val_loss_before": progress.first_val_loss,
+            "accuracy_before": progress.first_accuracy,
+            "checkpoint": self.file,
+            "sha256": digest(self.state.trainable),
+            "attempt": self.fence.attempt,
+            "time": now(),
+        }
+        # An older attempt that was overtaken just now may come here as well: the first word stays.
+        publish_new(self.directory.done, (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode())
         self.say(f"done after {progress.step} steps: {self.file}")
 
     def close(self) -> None:

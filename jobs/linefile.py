@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import PASSING, Fenced
-from jobs.files import sync_folder, write_all
+from jobs.files import sync_folder, temporary_of, write_all
 
 _CHUNK: Final = 1 << 20
 
@@ -92,7 +92,7 @@ class LineFile:
 
 def _reopen(path: Path, size: int) -> tuple[int, "hashlib._Hash"]:
     """A new file with the first `size` bytes of the old one, in its place; its descriptor, and the hash so far."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     handle = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o644)
     digest = hashlib.sha256()
     try:
