@@ -82,7 +82,13 @@ def _build(request: ImageRequest, workshop: Workshop, say: Say) -> Made:
         done = follow([*argv, str(context)], each, env=given, kind=ExitCode.IMAGE)
         if not done.ok:
             hint = "What the build said last is below. The recipe runs by hand as well: docker build -f RECIPE ."
-            evidence = _without(done.evidence(), [*options.proxies.values(), options.index_url or ""])
+            places = [
+                *options.proxies.values(),
+                options.index_url or "",
+                *options.extra_index_urls,
+                *options.find_links,
+            ]
+            evidence = _without(done.evidence(), places)
             raise fail(
                 ExitCode.IMAGE,
                 "The environment could not be built.",
