@@ -103,7 +103,9 @@ def test_run_checksum_sees_tensors_exchanged_and_cut_otherwise(size: int) -> Non
     assert Checksum([-torch.zeros(1)])() != Checksum([torch.zeros(1)])()
 
 
-@pytest.mark.parametrize("change", [lambda p: p.data.add_(1), lambda p: setattr(p, "data", p.data + 1)], ids=["in place", "other memory"])
+@pytest.mark.parametrize(
+    "change", [lambda p: p.data.add_(1), lambda p: setattr(p, "data", p.data + 1)], ids=["in place", "other memory"]
+)
 @pytest.mark.parametrize("size", [10, LARGE * 3])
 def test_run_checksum_is_that_of_the_moment(change: Callable[[torch.nn.Parameter], None], size: int) -> None:
     """Changed in place, or given other memory."""
