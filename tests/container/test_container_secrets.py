@@ -83,14 +83,14 @@ def inside(cluster: Containers, engine: str, store: Path, pin: dict[str, str]) -
     listed = cluster.run(["find", store, "-name", "*.sif"], cwd=cluster.home).stdout.split()
     assert listed
     needles = cluster.home / "needles"
-    cluster.write(needles, "".join(f"{text}\n" for text in secret_ground.needles().values()))
-    others = [f"--exclude-dir={name}" for name in ("proc", "sys", "dev")]
-    search = ["grep", "-rlaF", "-f", "/mnt", "--exclude=mnt", *others, "/"]
+    cluster.write(needles / "list", "".join(f"{text}\n" for text in secret_ground.needles().values()))
+    others = [f"--exclude-dir={name}" for name in ("proc", "sys", "dev", "mnt")]
+    search = ["grep", "-rlaF", "-f", "/mnt/list", *others, "/"]
     for sif in listed:
         argv = ["exec", "--cleanenv", "--no-home", "--contain", "--bind", f"{needles}:/mnt:ro", sif]
-        assert cluster.apptainer(*argv, "grep", "-c", "planted", "/mnt").stdout.strip() != "0"
+        assert cluster.apptainer(*argv, "grep", "-c", "planted", "/mnt/list").stdout.strip() != "0"
         assert cluster.apptainer(*argv, *search, check=False).stdout == ""
-    cluster.run(["rm", needles], cwd=cluster.home)
+    cluster.run(["rm", "-r", needles], cwd=cluster.home)
     return "".join(cluster.apptainer("inspect", "--all", sif).stdout for sif in listed)
 
 
