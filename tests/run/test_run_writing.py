@@ -245,7 +245,7 @@ class Killed:
         sys.addaudithook(self.audit)
 
     def audit(self, name: str, _: Any) -> None:
-        if name in {"os.rename", "os.remove", "os.symlink", "open"}:
+        if name in {"os.rename", "os.remove", "os.link", "os.symlink", "open"}:
             self.strike()
 
     def strike(self) -> None:
