@@ -111,8 +111,10 @@ def _requirement(word: Word, bound: Mapping[str, str], locked: Locked) -> Iterat
         or word.text.endswith((".whl", ".tar.gz"))
     ):
         yield Loose(word, f"pip installs {_plain(word.text)}, which is a place and no version", hint)
-    elif word.text and not _EXACT.fullmatch(word.text) and not (
-        (match := _PROJECT.fullmatch(word.text)) and lock.normalised(match[1]) in bound
+    elif (
+        word.text
+        and not _EXACT.fullmatch(word.text)
+        and not ((match := _PROJECT.fullmatch(word.text)) and lock.normalised(match[1]) in bound)
     ):
         yield Loose(word, f"pip installs {word.text} without an exact version", hint)
 
