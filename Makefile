@@ -47,10 +47,10 @@ unit: setup  ## all tests but those on Slurm and in containers
 	@$(TESTS) -n 2 --ignore=tests/cluster --ignore=tests/container tests
 
 cluster-tests: setup  ## the tests on Slurm (as root, or with a sudo that asks nothing; installs Debian's packages)
-	@$(TESTS) tests/cluster
+	@$(TESTS) -n 2 --dist loadfile tests/cluster
 
 container-tests: setup  ## the tests in Docker and Apptainer on Slurm (as root, or with such a sudo; installs Debian's packages)
-	@$(TESTS) tests/container
+	@$(TESTS) -n 2 --dist loadfile tests/container
 
 cluster: setup  ## start a real four-node Slurm on this machine, CONTAINERS=1 with Docker and Apptainer (docs/testcluster.md)
 	@slurm/testcluster start --install $(if $(CONTAINERS),--containers)

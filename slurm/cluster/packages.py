@@ -1,5 +1,6 @@
 """Which Debian packages the cluster needs, and what to do where they are missing."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -73,14 +74,24 @@ def require(*, accounting: bool, install: bool, containers: bool = False) -> Non
     if not install:
         msg = f"missing Debian packages. As root: apt-get update && {' '.join(command)}\n    or let `start --install` do it."
         raise ClusterError(msg)
-    print(f"installing {' '.join(packages)} ...", flush=True)
-    _apt(["apt-get", "update", "-qq"])
-    with _nothing_starts():
-        _apt(command)
+    with _alone():
+        if missing(accounting=accounting, containers=containers):
+            print(f"installing {' '.join(packages)} ...", flush=True)
+            _apt(["apt-get", "update", "-qq"])
+            with _nothing_starts():
+                _apt(command)
     left = missing(accounting=accounting, containers=containers)
     if left:
         msg = f"apt-get succeeded, yet these are still missing: {' '.join(left)}"
         raise ClusterError(msg)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Two clusters that start at once: the second waits, and finds it done. apt itself would refuse."""
+    with Path("/run/lock/samebits-install.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _apt(argv: list[str]) -> None:
