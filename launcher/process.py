@@ -44,7 +44,7 @@ class ProgramMissingError(LaunchError):
     """The program is not on PATH."""
 
 
-def run(
+def run(  # noqa: PLR0913 - what any program is started with
     argv: Sequence[str],
     *,
     cwd: Path | None = None,
