@@ -30,8 +30,6 @@ from launcher.record import is_cancelled
 PR_SET_PDEATHSIG: Final = 1
 POLL_SECONDS: Final = 0.2
 VERSION_SECONDS: Final = 5
-SIGNALLED: Final = 128
-"""A container that died of signal n ends with 128 + n."""
 SLURM_VARIABLES: Final = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -51,8 +49,12 @@ def start(specification: str, placement: str) -> int:
     """Run one attempt to its end and return its exit code (`jobs.contract.Exit`; negative: killed by that signal).
 
     Returns at once for a run that is done: a Slurm that starts a finished job again finds nothing to do."""
-    # Held back until there is a run to pass them on to: one that came before would end the task, or be lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    # Kept until there is a run to pass them on to: one that came before would end the task, or be lost. Kept and not blocked, since
+    # what this thread blocks is taken by any other that a library has, and goes to submitit's own handler.
+    received: list[int] = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, _frame: received.append(number))
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)  # comes with Slurm's SIGTERM; submitit answers it in a way of its own
     path = Path(specification)
     run = RunDir.of_specification(path)
     if run.done.exists():
@@ -65,7 +67,7 @@ def start(specification: str, placement: str) -> int:
     attempt = run.take_attempt()
     append_line(run.events, _started(attempt))
     with run.attempt_log(attempt).open("ab", buffering=0) as log:
-        code = _attempt(path, run, place, attempt, log)
+        code = _attempt(path, run, place, attempt, log, received)
     _record(run, {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)})
     return code
 
@@ -99,7 +101,7 @@ def _last_step(run: RunDir) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[bytes]) -> int:
+def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[bytes], received: list[int]) -> int:
     pin = ImagePin(**json.loads(path.read_text(encoding="utf-8"))["image"])
     image, node = engine(pin.engine), NodeOptions.from_json(place.node)
     try:
@@ -126,7 +128,7 @@ def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[by
         network=place.network,
         allocation=allocation(os.environ),
     )
-    return _supervise(image.command(pin, node, begin), run, attempt, log)
+    return _supervise(image.command(pin, node, begin), run, attempt, log, received)
 
 
 def _slurm_version() -> dict[str, str]:
@@ -140,35 +142,29 @@ def _slurm_version() -> dict[str, str]:
     return {SLURM_VERSION_VARIABLE: answer.stdout.strip()} if answer.ok else {}
 
 
-def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> int:
-    """Start the run, pass its output on, forward signals, and return its exit code."""
-    received: list[int] = []
+def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes], received: list[int]) -> int:
+    """Start the run, pass its output on, forward signals, those `received` before as well, and return its exit code."""
     child: list[subprocess.Popen[bytes]] = []
-    held, leash = os.pipe() if command.leash else (subprocess.DEVNULL, -1)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        if leash >= 0:
-            with contextlib.suppress(OSError):  # nobody reads it any more: it has ended
-                os.write(leash, bytes([number]))
         for process in child:
             # poll() would reap it under the feet of wait(); a signal to a child that has ended but is not reaped does nothing
             if process.returncode is None:
-                os.kill(process.pid, number)
+                with contextlib.suppress(ProcessLookupError):  # wait() has reaped it, and not said so yet
+                    os.kill(process.pid, number)
 
-    # SIGCONT comes with Slurm's SIGTERM; submitit answers both in ways of its own, which these handlers replace.
-    for number in STOP_SIGNALS:
-        signal.signal(number, forward)
-    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    for known in STOP_SIGNALS:
+        signal.signal(known, forward)
     # The child starts with them blocked, and lets them in once it can save: none is lost while it imports.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        process = _popen(command, held)
+        process = _popen(command)
         child.append(process)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-        if held >= 0:
-            os.close(held)
+    for number in set(received):  # before there was a child; one that it gets twice means no more
+        os.kill(process.pid, number)
     told = 0
     assert process.stdout is not None  # noqa: S101 - it was asked for
     for block in _output(process):
@@ -177,7 +173,7 @@ def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes]) -> i
         told = _tell(run, attempt, received, told)
     code = process.wait()
     _tell(run, attempt, received, told)
-    return SIGNALLED - code if command.leash and code > SIGNALLED else code
+    return code
 
 
 def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
@@ -197,7 +193,7 @@ def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
             yield b""
 
 
-def _popen(command: Command, stdin: int) -> "subprocess.Popen[bytes]":
+def _popen(command: Command) -> "subprocess.Popen[bytes]":
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
@@ -210,7 +206,7 @@ def _popen(command: Command, stdin: int) -> "subprocess.Popen[bytes]":
         command.argv,
         env=dict(command.env),
         cwd=command.cwd,
-        stdin=stdin,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         bufsize=0,

@@ -170,9 +170,6 @@ class Command:
     env: Mapping[str, str]
     """The whole environment of that process, not an addition: isolation is by allow-list."""
     cwd: Path
-    leash: bool = False
-    """Its standard input is a pipe that the task alone holds: it ends with the task, and a byte on it is the number of a signal.
-    For a program that is no child of the task; its exit code is then 128 + n for one that died of signal n."""
 
 
 class Engine(Protocol):

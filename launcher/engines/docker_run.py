@@ -1,79 +1,77 @@
-"""How a run is started in a Docker container, and what keeps that container from outliving its task. Standard library only."""
+"""How a run is started in a Docker container, and what an earlier start left on this node. Standard library only at import."""
 
+import json
 import os
 import platform
 import re
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import launcher
 from jobs.contract import ImagePin
 from launcher.allocation import Allocation
-from launcher.engines import Command, NodeOptions, Start
+from launcher.engines import Command, NodeOptions, Start, docker_sdk
 from launcher.engines.contained import CODE, own_variables, variables
-from launcher.process import run
+from launcher.engines.docker_keeper import KEEPER_LABEL, START, identity
+from launcher.errors import LaunchError
 
 RUN_LABEL: Final = "samebits.run"
-
-LEASH: Final = """
-import os, signal, sys
-stops = {signal.SIGTERM, signal.SIGUSR2, signal.SIGINT}
-signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-main = os.getpid()
-if os.fork() == 0:
-    if os.fork():
-        os._exit(0)
-    try:
-        while data := os.read(0, 64):
-            for number in data:
-                if number in stops:
-                    os.kill(main, number)
-    finally:
-        os.kill(-1, signal.SIGKILL)
-        os._exit(0)
-os.wait()
-null = os.open(os.devnull, os.O_RDONLY)
-os.dup2(null, 0)
-os.execvp("python", ["python", *sys.argv[1:]])
+KEEPER: Final = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+from launcher.engines import docker_keeper
+docker_keeper.end(docker_keeper.main())
 """
-"""Runs in the container before the run takes its place: `python -I -S -c LEASH ARGUMENTS`.
-
-The container is dockerd's child, not the task's: a SIGKILL of the task would leave it running, outside Slurm's sight. So its
-standard input is a pipe that the task alone holds. A grandchild, init's by then, reads it: a byte is a signal for the run, which is
-thus not lost while there is no container yet; its end is the end of everything here. The run itself starts with the stop signals
-blocked, as with every engine."""
+"""Executed as `python -I -c KEEPER PLACE`: the launcher comes from where this one does, its pinned bundle."""
+CLIENT: Final = ("HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
+NVIDIA: Final = Path("/dev/nvidiactl")
+"""Is there where a machine has GPUs of NVIDIA's."""
+CLEAN_SECONDS: Final = 30
+"""An engine that hangs must not hold up what waits for it."""
+SHARED_BYTES: Final = 8 << 30
+"""Of shared memory, where the job has no limit: Docker's own 64 MiB are too few for the workers of a loader."""
 
 
 def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
-    """`docker run` of the image that is pinned, by its id."""
-    name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"samebits-{start.run_id}-attempt-{start.attempt}")
-    argv = ["docker", "run", "--rm", "--init", "--interactive", "--pull", "never", "--log-driver", "none"]
-    argv += ["--name", name, "--label", f"{RUN_LABEL}={start.run_id}", "--hostname", _hostname()]
-    argv += ["--user", f"{os.getuid()}:{os.getgid()}"]
-    argv += [part for group in sorted(set(os.getgroups()) - {os.getgid()}) for part in ("--group-add", str(group))]
-    argv += ["--read-only", "--tmpfs", "/tmp:rw,exec,nosuid,nodev,mode=1777"]  # noqa: S108 - in the container
-    argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", start.network]
-    argv += [*_limits(start.allocation), *_gpus(start.allocation, node)]
-    for path, mode in start.mounts.items():
-        argv += ["--mount", _mount(path, mode)]
-    fixed = variables(start)
-    argv += [part for variable, value in fixed.items() for part in ("--env", f"{variable}={value}")]
-    argv += [part for variable in start.env for part in ("--env", variable)]
-    argv += [
-        "--workdir",
-        str(CODE),
-        "--entrypoint",
-        "python",
-        str(pin.layer),
-        "-I",
-        "-S",
-        "-c",
-        LEASH,
-        *start.arguments,
-    ]
-    client = own_variables(
-        "HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"
-    )
-    return Command(tuple(argv), {**client, **start.env}, Path("/"), leash=True)
+    """The keeper (docker_keeper.py), which starts the image that is pinned, by its id. What is to be started reaches it in its
+    environment: neither variables of the run nor their values stand in an argv."""
+    devices, gpus = _gpus(start.allocation, node)
+    environment = {**variables(start), **start.env, **_seen(start.allocation, devices or gpus)}
+    inner = files("launcher.engines").joinpath("docker_inner.py").read_text(encoding="utf-8")
+    message = {
+        "create": {
+            "image": str(pin.layer),
+            "name": re.sub(r"[^a-zA-Z0-9_.-]", "-", f"samebits-{start.run_id}-attempt-{start.attempt}"),
+            "labels": {RUN_LABEL: start.run_id, "samebits.attempt": str(start.attempt)},
+            "entrypoint": ["python", "-I", "-S", "-c", inner],
+            "command": list(start.arguments),
+            "environment": environment,
+            "working_dir": str(CODE),
+            "user": f"{os.getuid()}:{os.getgid()}",
+            "hostname": _hostname(),
+            "stdin_open": True,
+            "healthcheck": {"test": ["NONE"]},
+        },
+        "host": {
+            "init": True,
+            "read_only": True,
+            "tmpfs": {"/tmp": "rw,exec,nosuid,nodev,mode=1777"},  # noqa: S108 - the container's own
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "network_mode": start.network,
+            "group_add": [str(group) for group in sorted(set(os.getgroups()) - {os.getgid()})],
+            "mounts": {str(path): mode for path, mode in start.mounts.items()},
+            "devices": devices,
+            "gpus": gpus,
+            **_limits(start.allocation),
+        },
+    }
+    place = Path(launcher.__file__).parents[1]  # the bundle, or the folder of an installed one
+    argv = (sys.executable, "-I", "-c", KEEPER, str(place))
+    return Command(argv, {**own_variables(*CLIENT), START: json.dumps(message)}, Path("/"))
 
 
 def _hostname() -> str:
@@ -81,40 +79,59 @@ def _hostname() -> str:
     return re.sub(r"[^a-zA-Z0-9.-]", "-", platform.node())[:63].strip("-.") or "node"
 
 
-def _limits(given: Allocation) -> list[str]:
-    """A container is not in the job's cgroup: what Slurm gave must be said again."""
-    found = []
+def _limits(given: Allocation) -> dict[str, Any]:
+    """A container is not in the job's control group: what Slurm gave must be said again."""
+    found: dict[str, Any] = {"shm_size": given.memory_bytes or SHARED_BYTES}  # it counts as memory
     if given.cpus is not None:
-        found += ["--cpus", str(given.cpus)]
+        found["nano_cpus"] = (
+            min(given.cpus, os.cpu_count() or given.cpus) * 10**9
+        )  # the engine refuses more than there are
     if given.cpu_set is not None:
-        found += ["--cpuset-cpus", ",".join(map(str, sorted(given.cpu_set)))]
+        found["cpuset_cpus"] = ",".join(map(str, sorted(given.cpu_set)))
     if given.memory_bytes is not None:
-        found += ["--memory", str(given.memory_bytes), "--memory-swap", str(given.memory_bytes)]
-    # workers of a loader hand over batches in /dev/shm; it counts as memory
-    return [*found, "--shm-size", str(given.memory_bytes or 8 << 30)]
+        found |= {"mem_limit": given.memory_bytes, "memswap_limit": given.memory_bytes}
+    return found
 
 
-def _gpus(given: Allocation, node: NodeOptions) -> list[str]:
-    """Those of the job, and no others. Outside of Slurm (None) those that CUDA_VISIBLE_DEVICES names, which is none without it."""
-    if not given.gpus:
-        return []
-    if node.gpus == "nvidia":
-        return ["--gpus", f'"device={",".join(given.gpus)}"']
+def _gpus(given: Allocation, node: NodeOptions) -> tuple[list[str], dict[str, Any] | None]:
+    """Device files, and the request to the engine's GPU driver: the job's and no others; outside of Slurm all that there are."""
+    if given.gpus == ():
+        return [], None
+    if node.gpus == "devices":
+        if given.gpus is None:
+            first = Path(node.gpu_device.format("[0-9]*"))
+            return sorted(map(str, first.parent.glob(first.name))), None
+        return [node.gpu_device.format(gpu) for gpu in given.gpus], None
+    if given.gpus is None and not NVIDIA.exists():
+        return [], None
     if node.gpus == "cdi":
-        return [part for gpu in given.gpus for part in ("--device", f"nvidia.com/gpu={gpu}")]
-    return [part for gpu in given.gpus for part in ("--device", node.gpu_device.format(gpu))]
+        return [], {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={gpu}" for gpu in given.gpus or ("all",)]}
+    wanted = {"device_ids": list(given.gpus)} if given.gpus else {"count": -1}
+    return [], {**wanted, "capabilities": [["gpu"]]}
 
 
-def _mount(path: Path, mode: str) -> str:
-    """A field of CSV each, so that a path may hold a comma."""
-    fields = ["type=bind", f"source={path}", f"target={path}", *(["readonly"] if mode == "ro" else [])]
-    return ",".join(
-        f'"{field.replace(chr(34), chr(34) * 2)}"' if re.search(r'[,"]', field) else field for field in fields
-    )
+def _seen(given: Allocation, shown: object) -> Mapping[str, str]:
+    """What CUDA and NVIDIA's runtime are told. In the container its GPUs count from 0, whatever their numbers on the node are."""
+    if not shown:
+        # An image made for CUDA asks the runtime for all of them by itself.
+        return {"NVIDIA_VISIBLE_DEVICES": "void", "CUDA_VISIBLE_DEVICES": ""}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(len(given.gpus))))} if given.gpus else {}
 
 
 def clean(run_id: str) -> None:
-    """Remove the containers of a run on this node, running or not. Silent where there is no engine: then there is none."""
-    listed = run(["docker", "ps", "--all", "--quiet", "--filter", f"label={RUN_LABEL}={run_id}"], timeout=30)
-    if listed.ok and (left := listed.stdout.split()):
-        run(["docker", "rm", "--force", "--volumes", *left], timeout=60)
+    """Remove containers of this run that nobody holds any more: whose keeper has ended. Silent where there is no engine: then there
+    are none."""
+    from docker.errors import APIError
+
+    try:
+        with docker_sdk.client(CLEAN_SECONDS) as engine:
+            for found in engine.api.containers(all=True, filters={"label": f"{RUN_LABEL}={run_id}"}):
+                holder = found["Labels"].get(KEEPER_LABEL, "")
+                if identity(int(holder.partition(".")[0] or 0)) == holder:
+                    continue
+                try:
+                    engine.api.remove_container(found["Id"], force=True, v=True)
+                except APIError:  # being removed at this moment
+                    continue
+    except LaunchError:
+        return

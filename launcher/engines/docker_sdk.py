@@ -1,6 +1,7 @@
 """The one door to the Docker SDK: questions to the engine, the code layer, push and pull. Loads it where it is used."""
 
 import hashlib
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,13 +22,15 @@ TIMEOUT: Final = 600
 
 
 @contextmanager
-def client() -> "Iterator[DockerClient]":
-    """A client of the engine that $DOCKER_HOST, or the machine, names. Raises LaunchError (IMAGE) in Docker's own words."""
+def client(seconds: int = TIMEOUT) -> "Iterator[DockerClient]":
+    """A client of the engine that the command `docker` would use. Raises LaunchError (IMAGE) in Docker's own words.
+
+    `seconds`: how long it may be silent."""
     import docker
     import requests
 
     try:
-        found = docker.from_env(timeout=TIMEOUT)
+        found = _connected(seconds)
         try:
             yield found
         finally:
@@ -41,6 +44,21 @@ def client() -> "Iterator[DockerClient]":
             hint = "Start it, or set DOCKER_HOST; `docker info` must answer."
             raise fail(ExitCode.IMAGE, "No Docker engine answers.", hint=hint, evidence=words) from error
         raise fail(ExitCode.IMAGE, "Docker refused.", evidence=words) from error
+
+
+def _connected(seconds: int) -> "DockerClient":
+    """As `docker` chooses: $DOCKER_HOST, else the context that is in use. The SDK by itself knows the first only."""
+    import docker
+    from docker.context import Context
+    from docker.context.config import get_current_context_name
+
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    if os.environ.get("DOCKER_HOST") or name == "default":
+        return docker.from_env(timeout=seconds)
+    found = Context.load_context(name)
+    if not found:
+        raise fail(ExitCode.IMAGE, f"The Docker context {name} is not there.", hint="docker context ls")
+    return docker.DockerClient(base_url=found.Host, tls=found.TLSConfig, timeout=seconds)
 
 
 def inspect(image: str) -> dict[str, Any] | None:

@@ -22,6 +22,9 @@ DOORS = {
         "launcher/submit.py",
         "launcher/task.py",  # the allow-list of the run
         "launcher/arbiter.py",  # what Slurm says of this attempt
+        "launcher/engines/contained.py",  # where an engine's client finds its engine
+        "launcher/engines/docker_sdk.py",
+        "launcher/engines/docker_keeper.py",  # what it is to start
         "jobs/__main__.py",  # what the task says to the run
         "jobs/run.py",
         "jobs/facts.py",  # versions and threads
