@@ -25,6 +25,10 @@ DOORS = {
         "launcher/engines/contained.py",  # where an engine's client finds its engine
         "launcher/engines/docker_sdk.py",
         "launcher/engines/docker_keeper.py",  # what it is to start
+        "launcher/engines/apptainer_keeper.py",
+        "launcher/engines/apptainer_inner.py",
+        "launcher/engines/apptainer_program.py",  # where Apptainer finds its own programs
+        "launcher/engines/apptainer_sif.py",  # where a build has space
         "jobs/__main__.py",  # what the task says to the run
         "jobs/run.py",
         "jobs/facts.py",  # versions and threads
