@@ -1,11 +1,13 @@
 """The `docker` engine: an image per commit, pinned by its id, run as the job's user within the job's allocation."""
 
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from jobs.contract import ImagePin
 from launcher.engines import ImageRequest, NodeOptions, Say, Workshop, docker_build, docker_run, docker_sdk
@@ -17,6 +19,11 @@ from launcher.store import Made, Stored, locked, made_path
 command = docker_run.command
 clean = docker_run.clean
 environment = docker_build.environment
+
+PUSH: Final = "Push it again from where it was made: launch image push CONFIG"
+DAMAGED: Final = re.compile(r"verif|does not match|invalid checksum|digest|invalid character|unmarshal", re.IGNORECASE)
+"""How engines say that a blob or a manifest is not what its name says."""
+GONE: Final = re.compile(r"manifest unknown|not found|does not exist|unknown blob|blob unknown", re.IGNORECASE)
 
 
 def health() -> list[Problem]:
@@ -40,7 +47,9 @@ def ensure(request: ImageRequest, workshop: Workshop, say: Say) -> ImagePin:
 
 def verify(pin: ImagePin, node: NodeOptions) -> list[Problem]:
     """The engine names images by their content, so an id that it has is what is pinned. One that it lacks is pulled by the digest
-    of its manifest; the engine compares every blob, and the id must come out."""
+    of its manifest; the engine compares every blob, and the id must come out.
+
+    Raises LaunchError where this node's engine or the registry does not answer: another node may do."""
     del node
     wanted = str(pin.layer)
     found = docker_sdk.inspect(wanted)
@@ -51,26 +60,34 @@ def verify(pin: ImagePin, node: NodeOptions) -> list[Problem]:
         )
         return [Problem(f"This node's Docker has no image {wanted}, and it was pushed to no registry.", hint=hint)]
     if found is None:
-        try:
-            docker_sdk.pull(str(pin.manifest))
-        except LaunchError as error:
-            hint = "Push it again from where it was built: launch image push CONFIG"
-            words = f"{error} {error.evidence}".strip().rstrip(".")
-            return [Problem(f"Pinned is image {wanted}; {words}.", str(pin.manifest), hint)]
+        if problem := _pull(pin):
+            return [problem]
         found = docker_sdk.inspect(wanted)
     if found is None:
-        other = docker_sdk.inspect(str(pin.manifest))
-        came = other["Id"] if other else "nothing"
-        return [Problem(f"The registry gave image {came}; the run is pinned to {wanted}.", str(pin.manifest))]
+        came = (docker_sdk.inspect(str(pin.manifest)) or {}).get("Id", "nothing")
+        return [Problem(f"The registry gave image {came}; the run is pinned to {wanted}.", str(pin.manifest), PUSH)]
     labels: Mapping[str, str] = found["Config"].get("Labels") or {}
     told = (labels.get("samebits.environment"), f"{PREFIX}{labels.get('samebits.code')}")
     if told != (pin.environment, pin.code):
-        return [
-            Problem(
-                f"Image {wanted} was made of {' and '.join(map(str, told))}; pinned: {pin.environment} and {pin.code}."
-            )
-        ]
+        what = f"Image {wanted} was made of {' and '.join(map(str, told))}; pinned: {pin.environment} and {pin.code}."
+        return [Problem(what, hint="Launch again: it is made anew from the commit.")]
     return []
+
+
+def _pull(pin: ImagePin) -> Problem | None:
+    """Why the image that is pinned cannot be had from anywhere; None: it is here now."""
+    try:
+        docker_sdk.pull(str(pin.manifest))
+    except LaunchError as error:
+        words = f"{error} {error.evidence}".strip()
+        if DAMAGED.search(words):
+            what = f"What the registry has is not what it was: {words} Pinned is image {pin.layer}."
+        elif GONE.search(words):
+            what = f"The registry no longer has it: {words} Pinned is image {pin.layer}."
+        else:
+            raise
+        return Problem(what, str(pin.manifest), PUSH)
+    return None
 
 
 def push(request: ImageRequest, workshop: Workshop, say: Say) -> ImagePin:
@@ -111,9 +128,7 @@ def pull(request: ImageRequest, workshop: Workshop, say: Say) -> ImagePin:
 def _same(tag: str, labels: Mapping[str, str], name: str, wanted: str) -> None:
     if labels.get(name) != wanted:
         what = f"Its label {name} is {labels.get(name)}; wanted is {wanted}."
-        raise fail(
-            ExitCode.IMAGE, what, where=tag, hint="Push it again from where it was built: launch image push CONFIG"
-        )
+        raise fail(ExitCode.IMAGE, what, where=tag, hint=PUSH)
 
 
 def _manifest(found: Mapping[str, object], address: str) -> str | None:

@@ -4,19 +4,16 @@ BuildKit and not the SDK's builder, for its secrets: what leads to a site's pack
 
 import hashlib
 import re
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from jobs.files import now
-from launcher.engines import ImageRequest, Say, Workshop, docker_sdk
-from launcher.engines.contained import (
-    Layer,
-    made,
-    modules,
-    pip_configuration,
-    write_context,
-)
+from launcher.engines import BuildOptions, ImageRequest, Registry, Say, Workshop, docker_sdk
+from launcher.engines.build_log import BuildLog
+from launcher.engines.contained import Layer, made, modules, pip_configuration, write_context
 from launcher.errors import ExitCode, fail
 from launcher.gittree import tree_hash
 from launcher.process import follow, run
@@ -25,6 +22,15 @@ from launcher.store import Made, locked
 STEP: Final = re.compile(r"^#\d+ (\[.*)$")
 """A step of BuildKit's plain progress."""
 CA: Final = "/run/secrets/ca.pem"
+HINTS: Final = (
+    ("o space left on device", "Make room where Docker keeps images: launch image prune; docker builder prune; docker system df"),
+    ("CERTIFICATE_VERIFY_FAILED", "Name the site's certificates: build.ca_bundle in slurm/sites/NAME.yaml."),
+    ("THESE PACKAGES DO NOT MATCH THE HASHES", "The index has other files than those that are locked. Write it anew: make lock"),
+    ("failed to resolve source metadata", "The base cannot be had: is its registry reachable from here? docker pull BASE"),
+    ("failed to solve with frontend dockerfile.v0: failed to create LLB definition", "Can the base be had? docker pull BASE"),
+    ("buildx component is missing", "This client builds by a plugin: apt-get install docker-buildx-plugin (or docker-buildx)."),
+)  # fmt: skip
+"""Words of a failed build, and what can be done. The first that fits is shown."""
 
 
 def environment(request: ImageRequest, workshop: Workshop, say: Say) -> Made:
@@ -51,64 +57,63 @@ def _pulled(known: Made, say: Say) -> bool:
 
 def _build(request: ImageRequest, workshop: Workshop, say: Say) -> Made:
     say(f"building environment {request.key[:12]} from {request.recipe} on {request.base}")
-    options = workshop.build
-    with tempfile.TemporaryDirectory(prefix="samebits-") as scratch:
-        context, secrets = Path(scratch, "context"), Path(scratch, "secrets")
-        context.mkdir()
-        secrets.mkdir(mode=0o700)
-        write_context(request, context)
-        argv = ["docker", "build", "--progress", "plain", "--file", str(context / (request.recipe or ""))]
-        argv += ["--iidfile", str(Path(scratch, "id")), "--tag", f"samebits/environment:{request.key[:32]}"]
-        argv += ["--build-arg", f"BASE={request.base}", "--build-arg", f"LOCK={request.lock}"]
-        argv += ["--build-arg", f"CUDA_LOCK={request.cuda_lock or ''}"]
-        for key, value in _labels(request).items():
-            argv += ["--label", f"{key}={value}"]
-        if options.network == "host":
-            argv += ["--network", "host"]
-        if options.ca_bundle is not None:
-            argv += ["--secret", f"id=ca.pem,src={options.ca_bundle}"]
-        if text := pip_configuration(options, CA if options.ca_bundle else None):
-            (secrets / "pip.conf").write_text(text, encoding="utf-8")
-            argv += ["--secret", f"id=pip.conf,src={secrets / 'pip.conf'}"]
-        proxies = {f"{kind}_proxy": url for kind, url in options.proxies.items()}
-        for proxy in proxies:  # by name: the value is in this process's environment alone
-            argv += ["--build-arg", proxy, "--build-arg", proxy.upper()]
-        given = {**proxies, **{proxy.upper(): url for proxy, url in proxies.items()}, "DOCKER_BUILDKIT": "1"}
+    prefix = f"samebits-docker-{request.key[:32]}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):  # of a builder that was killed: the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    log = BuildLog(workshop.build, say, lambda line: step[1] if (step := STEP.match(line)) else None)
+    keep = True
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as scratch:
+            argv, given = _command(request, workshop.build, Path(scratch))
+            done = follow(argv, log.line, env=given, kind=ExitCode.IMAGE)
+            if not done.ok:
+                raise log.failure(done.code, request.recipe or "", HINTS)
+            image = Path(scratch, "id").read_text(encoding="utf-8").strip()
+        keep = False
+    finally:
+        log.close(keep=keep)
+    say("looking inside")
+    found = made(request, image, look_inside(image, modules(request)))  # refused before anything is published
+    if workshop.registry is not None:
+        found = replace(found, manifest=_push(image, workshop.registry, "environment", request.key[:32], say))
+    return found
 
-        def each(line: str) -> None:
-            if step := STEP.match(line):
-                say(f"  {step[1][:160]}")
 
-        done = follow([*argv, str(context)], each, env=given, kind=ExitCode.IMAGE)
-        if not done.ok:
-            hint = "What the build said last is below. The recipe runs by hand as well: docker build -f RECIPE ."
-            places = [
-                *options.proxies.values(),
-                options.index_url or "",
-                *options.extra_index_urls,
-                *options.find_links,
-            ]
-            evidence = _without(done.evidence(), places)
-            raise fail(
-                ExitCode.IMAGE,
-                "The environment could not be built.",
-                where=request.recipe or "",
-                hint=hint,
-                evidence=evidence,
-            )
-        image = Path(scratch, "id").read_text(encoding="utf-8").strip()
-    found = made(request, image, look_inside(image, modules(request)))
-    if workshop.registry is None:
-        return found
-    manifest = docker_sdk.push(image, f"{workshop.registry.address}/environment", request.key[:32])
+def _command(request: ImageRequest, build: BuildOptions, scratch: Path) -> tuple[list[str], dict[str, str]]:
+    """`docker build`, and what it finds in its environment: the proxies, which so stand in no command line.
+
+    The context is made in `scratch`, of the ingredients and nothing else. The image's id comes to `scratch`/id."""
+    context, secrets = scratch / "context", scratch / "secrets"
+    context.mkdir()
+    secrets.mkdir(mode=0o700)
+    write_context(request, context)
+    for path in (context, *context.rglob("*")):  # whatever the umask is here
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    argv = ["docker", "build", "--progress", "plain", "--file", str(context / (request.recipe or ""))]
+    argv += ["--iidfile", str(scratch / "id"), "--tag", f"samebits/environment:{request.key[:32]}"]
+    argv += ["--build-arg", f"BASE={request.base}", "--build-arg", f"LOCK={request.lock}"]
+    argv += ["--build-arg", f"CUDA_LOCK={request.cuda_lock or request.lock}"]
+    for key, value in _labels(request).items():
+        argv += ["--label", f"{key}={value}"]
+    if build.network == "host":
+        argv += ["--network", "host"]
+    if build.ca_bundle is not None:
+        argv += ["--secret", f"id=ca.pem,src={build.ca_bundle}"]
+    if text := pip_configuration(build, CA if build.ca_bundle else None):
+        (secrets / "pip.conf").write_text(text, encoding="utf-8")
+        argv += ["--secret", f"id=pip.conf,src={secrets / 'pip.conf'}"]
+    given = {"DOCKER_BUILDKIT": "1"}
+    for kind, url in build.proxies.items():
+        for name in (f"{kind}_proxy", f"{kind}_proxy".upper()):
+            given[name] = url
+            argv += ["--build-arg", name]
+    return [*argv, str(context)], given
+
+
+def _push(image: str, registry: Registry, name: str, tag: str, say: Say) -> str:
+    manifest = docker_sdk.push(image, f"{registry.address}/{name}", tag)
     say(f"pushed {manifest}")
-    return made(request, image, look_inside(image, ()), manifest)
-
-
-def _without(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***") if secret else text
-    return text
+    return manifest
 
 
 def look_inside(image: str, names: tuple[str, ...]) -> dict[str, object]:
@@ -147,11 +152,10 @@ def code_layer(request: ImageRequest, environment: Made, workshop: Workshop, say
             if known is None or docker_sdk.inspect(known.layer) is None:
                 known = _layer(request, environment, known, say).write(store)
                 docker_sdk.hold(known.layer, store)
-    if workshop.registry is not None and known.manifest is None:
-        repository = f"{workshop.registry.address}/run"
-        manifest = docker_sdk.push(known.layer, repository, f"{tree[:12]}-{request.key[:12]}")
-        say(f"pushed {manifest}")
-        known = Layer(known.engine, known.environment, tree, known.layer, known.time, manifest).write(store)
+    registry = workshop.registry
+    if registry is not None and not (known.manifest or "").startswith(f"{registry.address}/"):
+        manifest = _push(known.layer, registry, "run", f"{tree[:12]}-{request.key[:12]}", say)
+        known = replace(known, manifest=manifest).write(store)
     return known
 
 

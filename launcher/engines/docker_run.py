@@ -107,7 +107,7 @@ def _gpus(given: Allocation, node: NodeOptions) -> tuple[list[str], dict[str, An
     if node.gpus == "cdi":
         return [], {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={gpu}" for gpu in given.gpus or ("all",)]}
     wanted = {"device_ids": list(given.gpus)} if given.gpus else {"count": -1}
-    return [], {**wanted, "capabilities": [["gpu"]]}
+    return [], {**wanted, "capabilities": [["gpu", "compute", "utility"]]}
 
 
 def _seen(given: Allocation, shown: object) -> Mapping[str, str]:

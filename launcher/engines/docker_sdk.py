@@ -96,8 +96,10 @@ def add_code(environment: str, folder: Path, labels: Mapping[str, str], tag: str
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """As git knows it, whatever the umask is here: the job's user must be able to read it."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
 
 
