@@ -207,6 +207,8 @@ def main() -> None:
     folder = os.path.dirname(os.path.abspath(__file__))
     start = json.loads(os.environ.pop("SAMEBITS_START"))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    with contextlib.suppress(PermissionError):  # the task has done so
+        os.setsid()  # what may be left is known by its session
     with open(os.path.join(folder, "lock"), "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         print(os.getpid(), file=lock, flush=True)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -99,9 +100,7 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
     argv += [str(sif), "python", "-I", "-S", str(KEEPER / "inner.py")]
     message = {
         "argv": argv,
-        "environment": environment(
-            PATH=f"{folder / 'shield'}:{environment()['PATH']}", HOME=str(folder / "home"), SAMEBITS_KEEPER=str(folder)
-        ),
+        "environment": environment(PATH=f"{folder / 'shield'}:{environment()['PATH']}", HOME=str(folder / "home")),
         "run": {
             "arguments": list(start.arguments),
             "environment": {**variables(start), **start.env},
@@ -130,7 +129,7 @@ def _shield(folder: Path) -> list[str]:
         found = shutil.which(name, path=f"{own}:{environment()['PATH']}")
         if found is not None:
             path = folder / "shield" / name
-            path.write_text(SHIELD.format(program=found), encoding="utf-8")
+            path.write_text(SHIELD.format(program=shlex.quote(found)), encoding="utf-8")
             path.chmod(0o700)
     if not any((own / name).exists() for name in SERVERS) or settings().get("APPTAINER_SUID_INSTALL") == "1":
         return []
@@ -169,10 +168,16 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _end(folder: Path) -> None:
-    """Apptainer and its FUSE servers, known by the variable that they were started with."""
-    mark = b"SAMEBITS_KEEPER=" + os.fsencode(folder)
+    """What is left of the session that the keeper led. While it has a process its number is nobody else's; who leads one of that
+    number now is another."""
+    try:
+        session = int((folder / "lock").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return
+    if Path(f"/proc/{session}").exists():
+        return
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                if (entry / "stat").read_bytes().rpartition(b")")[2].split()[3] == b"%d" % session:
                     os.kill(int(entry.name), signal.SIGKILL)
