@@ -25,7 +25,8 @@ sys.path.insert(0, sys.argv[1])
 from launcher.engines import docker_keeper
 docker_keeper.end(docker_keeper.main())
 """
-"""Executed as `python -I -c KEEPER PLACE`: the launcher comes from where this one does, its pinned bundle."""
+"""Executed as `python -I -c KEEPER PLACE RUN ATTEMPT`: the launcher comes from where this one does, its pinned bundle. Run and
+attempt are for people who look at `ps`."""
 CLIENT: Final = ("HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 NVIDIA: Final = Path("/dev/nvidiactl")
 """Is there where a machine has GPUs of NVIDIA's."""
@@ -70,7 +71,7 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
         },
     }
     place = Path(launcher.__file__).parents[1]  # the bundle, or the folder of an installed one
-    argv = (sys.executable, "-I", "-c", KEEPER, str(place))
+    argv = (sys.executable, "-I", "-c", KEEPER, str(place), start.run_id, str(start.attempt))
     return Command(argv, {**own_variables(*CLIENT), START: json.dumps(message)}, Path("/"))
 
 

@@ -37,6 +37,8 @@ def client(seconds: int = TIMEOUT) -> "Iterator[DockerClient]":
             found.close()
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         words = str(getattr(error, "explanation", None) or error)
+        if isinstance(error, docker.errors.APIError):  # it answers, and says no
+            raise fail(ExitCode.IMAGE, f"Docker refused: {words}") from error
         if "Permission denied" in words:
             hint = "Ask for membership of the group `docker`, or use rootless Docker; or image: {engine: apptainer}."
             raise fail(ExitCode.IMAGE, "The Docker engine may not be used by you.", hint=hint) from error

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
-from jobs.contract import ImagePin
+from jobs.contract import STOP_SIGNALS, ImagePin
 from launcher import image as images
+from launcher.allocation import Allocation
 from launcher.config.schema import Image
-from launcher.engines import docker
+from launcher.engines import Start, docker
 from launcher.errors import LaunchError
 from launcher.plan import Source
 from launcher.process import check, run
@@ -44,11 +46,34 @@ def ensure(request, site):
     return {"pin": dataclasses.asdict(pin), "known": known == pin, "said": said, "seconds": seconds}
 
 
+def start(request, site):
+    """Become the keeper of a run of `python -c CODE`, started as the task starts it: with the stop signals blocked."""
+    given = {"gpus": (), **request["allocation"]}
+    begin = Start(
+        run_id=request["run"],
+        attempt=1,
+        arguments=("-c", request["code"]),
+        env=request.get("env", {}),
+        mounts={Path(path): mode for path, mode in request.get("mounts", {}).items()},
+        network=request.get("network", "none"),
+        allocation=Allocation(**given),
+    )
+    command = docker.command(ImagePin(**request["start"]), site.node(), begin)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    os.chdir(command.cwd)
+    print("begins", flush=True)
+    os.execve(command.argv[0], command.argv, dict(command.env))  # noqa: S606 - signals and exit codes are to be its own
+
+
 def main(request):
     site = load_site(None, Path.cwd())
     try:
         if "pin" in request:
             return {"problems": [str(each) for each in docker.verify(ImagePin(**request["pin"]), site.node())]}
+        if "start" in request:
+            return start(request, site)
+        if "clean" in request:
+            return docker.clean(request["clean"])
         if "repository" in request:
             return ensure(request, site)
         return {"problems": [str(each) for each in docker.health()]}
