@@ -160,11 +160,13 @@ def _works(layout: Layout, account: pwd.struct_passwd, argv: list[str]) -> bool:
 
 def _within_reach(layout: Layout, packages: Path, identity: str, serve: Callable[[Path], bool]) -> Path:
     """The same packages under the root: as further names of the same files if possible, which takes no space and little time."""
-    target = layout.root / f"packages-{identity[:16]}"
+    # By this name a run knows that it is an environment's own packages, not a work tree's.
+    target = layout.root / f"packages-{identity[:16]}" / "site-packages"
     if target.exists() and serve(target):
         return target
     for old in layout.root.glob("packages-*"):
         shutil.rmtree(old)
+    target.parent.mkdir(mode=0o755)
     linked = subprocess.run(
         ["cp", "-al", str(packages), str(target)], capture_output=True, check=False, stdin=subprocess.DEVNULL
     )

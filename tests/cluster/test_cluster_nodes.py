@@ -1,7 +1,7 @@
 """Nodes that fail, do not suit, or are taken away for good; a scancel in the narrowest place. All from real runs."""
 
 import pytest
-from cluster_ground import until
+from cluster_ground import GRACE, until
 from tiny_ground import Tiny, as_root
 
 pytestmark = pytest.mark.cluster
@@ -34,7 +34,7 @@ def partition(tiny):
         as_root(tiny.cluster, "scontrol", "update", "PartitionName=gpu", *fields)
 
     yield change
-    change("PreemptMode=REQUEUE", "GraceTime=5")
+    change("PreemptMode=REQUEUE", f"GraceTime={GRACE}")
 
 
 def planted(name, lines, tiny):
@@ -73,14 +73,16 @@ def test_a_partition_that_cancels_what_it_preempts(tiny, partition, grace):
 
 def test_cancelled_where_preemption_cancels_stays_dead(tiny, partition):
     """To the controller both look alike once the job is over."""
-    partition("PreemptMode=CANCEL", "GraceTime=5")
-    job = tiny.submit("dead", {**LONG, "saving_seconds": 2}, **FREE)["job"]
+    partition("PreemptMode=CANCEL", "GraceTime=60")
+    gate = tiny.folder / "dead-may-end"
+    job = tiny.submit("dead", {**LONG, "saving_until": str(gate)}, **FREE)["job"]
     tiny.until_step("dead", 2)
     node = tiny.attempts("dead")[0].node
     argv = ["sbatch", "--parsable", "-p", "high", "-w", node, "--exclusive", "-J", "taker", "-o", "/dev/null"]
     tiny.cluster.run([*argv, "--wrap", "sleep 100000"], cwd=tiny.cluster.home)
     until(lambda: any(each.signal for each in tiny.attempts("dead")), "the signal of the preemption")
     tiny.cluster.run(["scancel", f"{job}_0"])
+    tiny.cluster.write(gate, "")
     tiny.until_decided("dead", 1)
     assert tiny.causes("dead") == [("cancelled", "stop")]
     assert tiny.attempts("dead")[0].evidence["PreemptTime"] is not None
