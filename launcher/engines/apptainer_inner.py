@@ -118,4 +118,5 @@ def report(keeper: socket.socket, status: int) -> None:
         keeper.sendall(b"%d\n" % status)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -77,4 +77,5 @@ def killed() -> bool:
     return False
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
