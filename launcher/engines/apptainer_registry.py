@@ -11,6 +11,7 @@ from launcher.engines.apptainer_node import SIF
 from launcher.engines.apptainer_program import environment, program
 from launcher.engines.apptainer_sif import look_inside
 from launcher.engines.contained import made, modules, own_variables
+from launcher.engines.transient import patiently
 from launcher.errors import ExitCode, fail
 from launcher.process import run
 from launcher.store import Made, blob_path, publish_blob
@@ -50,6 +51,10 @@ def _place(registry: Registry, request: ImageRequest) -> str:
 
 
 def _call(verb: str, registry: Registry, *arguments: str) -> None:
+    patiently(lambda: _try(verb, registry, arguments))
+
+
+def _try(verb: str, registry: Registry, arguments: tuple[str, ...]) -> None:
     options = ["--no-https"] if registry.insecure else []
     variables = environment(**own_variables("HOME", "DOCKER_CONFIG"))
     argv = [program(), "--silent", verb, *options, *arguments]

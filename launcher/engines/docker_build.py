@@ -8,10 +8,10 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 from jobs.files import now
-from launcher.engines import BuildOptions, ImageRequest, Registry, Say, Workshop, docker_sdk
+from launcher.engines import BuildOptions, ImageRequest, Registry, Say, Workshop, docker_layer, docker_sdk
 from launcher.engines.build_log import BuildLog
 from launcher.engines.contained import Layer, made, modules, pip_configuration, write_context
 from launcher.errors import ExitCode, fail
@@ -145,18 +145,27 @@ def _labels(request: ImageRequest) -> dict[str, str]:
 def code_layer(request: ImageRequest, environment: Made, workshop: Workshop, say: Say) -> Layer:
     """Find or make the image that is run: the environment with the code on top, pushed where there is a registry."""
     store, tree = workshop.store, request.code_tree
+    name = f"docker-{environment.environment.removeprefix('sha256:')[:32]}-{tree}"
     known = Layer.read(store, "docker", environment.environment, tree)
-    if known is None or docker_sdk.inspect(known.layer) is None:
-        with locked(store, f"docker-{environment.environment.removeprefix('sha256:')[:32]}-{tree}"):
-            known = Layer.read(store, "docker", environment.environment, tree)
-            if known is None or docker_sdk.inspect(known.layer) is None:
-                known = _layer(request, environment, known, say).write(store)
-                docker_sdk.hold(known.layer, store)
-    registry = workshop.registry
-    if registry is not None and not (known.manifest or "").startswith(f"{registry.address}/"):
-        manifest = _push(known.layer, registry, "run", f"{tree[:12]}-{request.key[:12]}", say)
-        known = replace(known, manifest=manifest).write(store)
-    return known
+    if _stands(known, workshop.registry):
+        return known
+    with locked(store, name):
+        known = Layer.read(store, "docker", environment.environment, tree)
+        if known is None or docker_sdk.inspect(known.layer) is None:
+            known = _layer(request, environment, known, say).write(store)
+            docker_sdk.hold(known.layer, store)
+        registry = workshop.registry
+        if registry is not None and not _stands(known, registry):
+            manifest = _push(known.layer, registry, "run", f"{tree[:12]}-{request.key[:12]}", say)
+            known = replace(known, manifest=manifest).write(store)
+        return known
+
+
+def _stands(layer: Layer | None, registry: Registry | None) -> TypeGuard[Layer]:
+    """Whether the engine has it, and the site's registry too."""
+    if layer is None or docker_sdk.inspect(layer.layer) is None:
+        return False
+    return registry is None or (layer.manifest or "").startswith(f"{registry.address}/")
 
 
 def _layer(request: ImageRequest, environment: Made, known: Layer | None, say: Say) -> Layer:
@@ -182,7 +191,7 @@ def _layer(request: ImageRequest, environment: Made, known: Layer | None, say: S
         tag = (
             f"samebits/run:{request.code_tree[:12]}-{hashlib.sha256(environment.environment.encode()).hexdigest()[:12]}"
         )
-        image = docker_sdk.add_code(environment.environment, folder, labels, tag)
+        image = docker_layer.add_code(environment.environment, folder, labels, tag)
     below, here = docker_sdk.inspect(environment.environment), docker_sdk.inspect(image)
     if (
         below is None

@@ -6,10 +6,11 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from launcher.engines.contained import CODE
+from launcher.engines.transient import patiently
 from launcher.errors import ExitCode, LaunchError, fail
 
 if TYPE_CHECKING:
@@ -74,18 +75,24 @@ def inspect(image: str) -> dict[str, Any] | None:
             return None
 
 
-def add_code(environment: str, folder: Path, labels: Mapping[str, str], tag: str) -> str:
-    """Put the files of a folder at CODE on top of an environment, as one layer. Returns the id of the image.
+def load(archive: IO[bytes]) -> None:
+    """Give the engine an image as `docker save` writes it."""
+    with client() as engine:
+        for line in engine.api.load_image(archive):  # type: ignore[no-untyped-call]
+            if "error" in line:
+                raise fail(ExitCode.IMAGE, f"Docker did not load it: {line['error']}")
 
-    Times and owners are left out, so that the engine finds the layer again when it has it."""
+
+def build(recipe: str, layer: IO[bytes], labels: Mapping[str, str], tag: str) -> str:
+    """Let the engine build an image from a Dockerfile of few lines, and `layer.tar` beside it. Returns its id."""
     with client() as engine, tempfile.TemporaryFile() as context:
-        recipe = f"FROM {environment}\nCOPY code {CODE}\nWORKDIR {CODE}\n"
         with tarfile.open(fileobj=context, mode="w") as archive:
-            archive.add(folder, "code", filter=_plain)
-            with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
-                file.write(recipe)
-                file.flush()
-                archive.add(file.name, "Dockerfile", filter=_plain)
+            text = recipe.encode()
+            for name, file, size in (("Dockerfile", BytesIO(text), len(text)), ("layer.tar", layer, layer.seek(0, 2))):
+                member = tarfile.TarInfo(name)
+                member.size = size
+                file.seek(0)
+                archive.addfile(member, file)
         context.seek(0)
         said = []
         for line in engine.api.build(
@@ -97,16 +104,12 @@ def add_code(environment: str, folder: Path, labels: Mapping[str, str], tag: str
     raise fail(ExitCode.IMAGE, "Docker made no image of the code.", evidence="".join(said))
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """As git knows it, whatever the umask is here: the job's user must be able to read it."""
-    member.uid = member.gid = member.mtime = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-    return member
-
-
 def push(image: str, repository: str, tag: str) -> str:
     """Push an image. Returns ``REPOSITORY@sha256:`` of its manifest: the tag is for people, nothing is ever pulled by it to run."""
+    return patiently(lambda: _push(image, repository, tag))
+
+
+def _push(image: str, repository: str, tag: str) -> str:
     with client() as engine:
         engine.api.tag(image, repository, tag)
         for line in engine.api.push(repository, tag, stream=True, decode=True):
@@ -120,6 +123,10 @@ def push(image: str, repository: str, tag: str) -> str:
 
 def pull(reference: str) -> None:
     """Pull ``NAME@sha256:`` (or, to learn of a digest, NAME:TAG). The engine compares every blob with its digest."""
+    patiently(lambda: _pull(reference))
+
+
+def _pull(reference: str) -> None:
     with client() as engine:
         for line in engine.api.pull(reference, stream=True, decode=True):
             if "error" in line:

@@ -130,6 +130,47 @@ def test_docker_adds_a_layer_for_a_commit_that_touches_code_only(ground, first):
     assert again["said"] == []
 
 
+@pytest.mark.parametrize("no_load", [False, True])
+def test_docker_layer_holds_the_tree_of_git_and_nothing_else(ground, first, no_load):
+    """Whatever the umask of who launches; and where the engine wants to build it by itself."""
+    cluster, store = ground.cluster, f"tree-{no_load}"
+    odd = "sub/a b;$(c) \N{LATIN SMALL LETTER E WITH ACUTE}"
+    cluster.run(["mkdir", "-p", ground.repository / "sub"], cwd=cluster.home)
+    cluster.write(ground.repository / odd, f"{no_load}\n")
+    cluster.run(["chmod", "+x", ground.repository / odd], cwd=cluster.home)
+    cluster.run(["ln", "-sf", "../jobs/__main__.py", ground.repository / "sub" / "link"], cwd=cluster.home)
+    cluster.commit(ground.repository, f"modes {no_load}")
+    made = ground.ensure(store, no_load=no_load, umask=0o077)
+    pin = made["pin"]
+    code = (REPOSITORY / "launcher" / "gittree.py").read_text() + "\nprint(tree_hash(Path('/samebits/code')))"
+    said = cluster.docker("run", "--rm", "--user", "12345:54321", pin["layer"], "python", "-c", code).stdout
+    assert f"git-tree:{said.strip()}" == pin["code"]
+    below, here = (ground.inspect(pin[name])["RootFS"]["Layers"] for name in ("environment", "layer"))
+    assert here[: len(below)] == below
+    assert ground.verify(pin) == {"problems": []}
+    ground.forget(pin["layer"])
+    assert ground.verify(pin) == {"problems": []}, "it was pushed whole"
+    if not no_load:
+        ground.forget(pin["layer"])
+        for record in ("layers", "images"):
+            cluster.run(
+                ["rm", "-r", ground.store(store) / record / ("docker" if record == "layers" else "")], cwd=cluster.home
+            )
+        # An environment that is made anew out of the builder's cache is the same one, and so is what stands on it.
+        assert ground.ensure(store)["pin"]["layer"] == pin["layer"]
+
+
+def test_docker_hides_what_an_environment_has_where_the_code_goes(ground):
+    text = (ground.repository / "images" / "Dockerfile").read_text()
+    ground.change(
+        "images/Dockerfile", text + "RUN mkdir -p /samebits/code/jobs && touch /samebits/code/jobs/planted.py\n"
+    )
+    pin = ground.ensure("planted", registry=False)["pin"]
+    ground.change("images/Dockerfile", text)
+    listed = ground.cluster.docker("run", "--rm", pin["layer"], "find", "/samebits/code", "-name", "planted.py").stdout
+    assert listed == ""
+
+
 def test_docker_makes_another_environment_for_another_recipe(ground, first):
     text = (ground.repository / "images" / "Dockerfile").read_text()
     ground.change("images/Dockerfile", text + "LABEL other=1\n")

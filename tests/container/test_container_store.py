@@ -46,6 +46,7 @@ def test_container_store_eight_launches_build_once(cluster, engine):
     launches = [start(tiny, f"e{number}") for number in range(8)]
     said = [launch.communicate(timeout=600) for launch in launches]
     assert [launch.returncode for launch in launches] == [0] * 8, said
+    assert not [out for out, _ in said if "error" in json.loads(out)]
     assert builds(text for _, text in said) == 1
     pins = [json.loads(tiny.run(f"e{number}").specification.read_text())["image"] for number in range(8)]
     assert all(pin == pins[0] for pin in pins)
