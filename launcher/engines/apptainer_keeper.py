@@ -82,7 +82,7 @@ class Keeper:
         for name in _unshielded(self.apptainer):
             print(
                 f"warning: {name} of this Apptainer does not ignore SIGTERM: a preemption can take the image away under a run that "
-                "saves. See docs/apptainer.md.",
+                "saves. See Signals in docs/images.md.",
                 file=sys.stderr,
                 flush=True,
             )
