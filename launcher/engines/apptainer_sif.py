@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,21 +12,23 @@ from typing import Any, Final
 from launcher.engines import ImageRequest, Say, Workshop
 from launcher.engines.apptainer_node import SIF
 from launcher.engines.apptainer_program import ELSEWHERE, environment, program
+from launcher.engines.build_log import BuildLog
 from launcher.engines.contained import made, modules, own_variables, pip_configuration, write_context
 from launcher.errors import ExitCode, LaunchError, fail
-from launcher.process import Result, follow, run
+from launcher.process import follow, run
 from launcher.store import Made, blob_path, locked, publish_blob, remove
 
 COMPRESSION: Final = "-comp zstd -Xcompression-level 6"
 SITE: Final = Path("/mnt")
 """Where the steps of a build see what leads to the site's index: a folder that every base has, empty in the image."""
-LAST_LINES: Final = 20
+REMARKS: Final = ("User not listed", "The %post section will", "Non-gzip", "To see mksquashfs", "Build complete")
 HINTS: Final = (
     ("No space left on device", "Free some, or build elsewhere on this machine: TMPDIR=/path/with/space launch ..."),
     ("user namespace", f"This machine does not let users build images.\n{ELSEWHERE}"),
     ("newuidmap", f"The administrator must give this user a range in /etc/subuid.\n{ELSEWHERE}"),
     ("server gave HTTP response to HTTPS client", "A registry without TLS: set registry.insecure in slurm/sites/NAME.yaml."),
     ("CERTIFICATE_VERIFY_FAILED", "Name the site's certificates: build.ca_bundle in slurm/sites/NAME.yaml."),
+    ("after connection broken", "A package index does not answer: see build in slurm/sites/NAME.yaml (index_url, proxies)."),
     ("pinging container registry", "The registry of the base does not answer."),
 )  # fmt: skip
 """Words of a failed build, and what can be done. The first that fits is shown."""
@@ -135,10 +138,16 @@ def _build(request: ImageRequest, workshop: Workshop, places: tuple[Path, Path],
         variables["APPTAINER_CACHEDIR"] = os.environ["APPTAINER_CACHEDIR"]
     else:
         argv.insert(2, "--disable-cache")
-    log = _Log(_secrets(workshop), say)
-    done = follow(argv, log.line, cwd=context, env=environment(**variables), exactly=True, kind=ExitCode.IMAGE)
-    if not done.ok or not file.exists():
-        raise _failed(request, done, log)
+    log = BuildLog(workshop.build, say, _progress)
+    keep = True
+    try:
+        with _readable():
+            done = follow(argv, log.line, cwd=context, env=environment(**variables), exactly=True, kind=ExitCode.IMAGE)
+        if not done.ok or not file.exists():
+            raise log.failure(done.code, request.recipe or "", HINTS)
+        keep = False
+    finally:
+        log.close(keep=keep)
 
 
 def _plain_http(request: ImageRequest, workshop: Workshop) -> list[str]:
@@ -168,42 +177,20 @@ def _site(workshop: Workshop, folder: Path) -> dict[str, str]:
     return found
 
 
-def _secrets(workshop: Workshop) -> list[str]:
-    build = workshop.build
-    urls = [build.index_url or "", *build.extra_index_urls, *build.find_links, *build.proxies.values()]
-    found = [url.partition("://")[2].rpartition("@")[0] for url in urls if "@" in url]
-    return [part for word in found for part in (word, word.partition(":")[2]) if part]
+def _progress(line: str) -> str | None:
+    """What Apptainer says of its steps, without its remarks on the machine."""
+    words = line.removeprefix("INFO:").strip()
+    return words if line.startswith("INFO:") and not words.startswith(REMARKS) else None
 
 
-class _Log:
-    """What a build says: into a file of the user's own, a line of progress to the user, no passwords to anybody."""
-
-    def __init__(self, secrets: list[str], say: Say) -> None:
-        handle, name = tempfile.mkstemp(prefix="samebits-build-", suffix=".log")
-        self.path = Path(name)
-        self._file = os.fdopen(handle, "w", encoding="utf-8", errors="replace")
-        self._secrets, self._say = secrets, say
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        self._file.write(f"{text}\n")
-        self._file.flush()
-        self.lines = [*self.lines[-200:], text]
-        if text.startswith("INFO:"):
-            self._say(f"  {text.removeprefix('INFO:').strip()[:160]}")
-
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-
-def _failed(request: ImageRequest, done: Result, log: _Log) -> LaunchError:
-    said = log.text()
-    hint = next((hint for words, hint in HINTS if words in said), "What it said last is below.")
-    last = "\n".join(log.lines[-LAST_LINES:])
-    what = f"The environment could not be built (exit code {done.code}). All that it said: {log.path}"
-    return fail(ExitCode.IMAGE, what, where=request.recipe or "", hint=hint, evidence=last)
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What a build writes can be read by whoever runs it, whatever this user's umask is."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def look_inside(sif: Path, names: tuple[str, ...]) -> Mapping[str, Any]:
