@@ -54,17 +54,18 @@ def main() -> int:
 
 
 def received(keeper: socket.socket) -> bytes:
-    """A message: its length in eight bytes, then itself."""
+    """A message: its length in eight bytes, then itself. Not a byte more is taken: a signal may have followed at once."""
+    return exactly(keeper, int.from_bytes(exactly(keeper, LENGTH), "big"))
+
+
+def exactly(keeper: socket.socket, size: int) -> bytes:
     data = b""
-    wanted = LENGTH
-    while len(data) < wanted:
-        block = keeper.recv(1 << 16)
+    while len(data) < size:
+        block = keeper.recv(size - len(data))
         if not block:
             sys.exit(137)
         data += block
-        if len(data) >= LENGTH:
-            wanted = LENGTH + int.from_bytes(data[:LENGTH], "big")
-    return data[LENGTH:wanted]
+    return data
 
 
 def start(message: dict[str, Any], inherited: list[int]) -> int:

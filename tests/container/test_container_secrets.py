@@ -101,12 +101,12 @@ def test_no_key_gets_into_an_image_or_is_left_by_its_build(cluster: Containers, 
     files = {
         "configs/x.yaml": config + image,
         "data/rows.jsonl": ROWS,
-        "requirements.lock": small_lock(),
+        # A lock of its own: so the environment is built here, and no layer of another test's build spares the index
+        "requirements.lock": f"# {cluster.root.name}, secrets\n{small_lock()}",
         "jobs/__init__.py": "",
-        # An environment of its own, so that it is built here
         "jobs/__main__.py": JOB.replace("STEPS", "3"),
-        "images/Dockerfile": f"{DOCKERFILE}LABEL test=secrets\n",
-        "images/apptainer.def": f"{DEFINITION}%labels\n    test secrets\n",
+        "images/Dockerfile": DOCKERFILE,
+        "images/apptainer.def": DEFINITION,
         ".gitignore": "/experiments/\n",
     }
     folder = cluster.project(f"secrets-{engine}", files)
