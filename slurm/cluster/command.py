@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster import containers, daemons, packages, processes, user, workspace
+from cluster import containers, daemons, packages, processes, release, user, workspace
 from cluster.flags import again, parser, root_flag
 from cluster.flags import options as options_of
 from cluster.layout import ClusterError, Layout, Options
@@ -45,7 +45,12 @@ def _start(layout: Layout, flags: argparse.Namespace) -> int:
     with _locked(layout):
         running = layout.read_options()
         options = options_of(flags, running)
-        packages.require(accounting=options.accounting, containers=options.containers, install=flags.install)
+        packages.require(
+            accounting=options.accounting,
+            containers=options.containers,
+            fetched=options.slurm in release.RELEASES,
+            install=flags.install,
+        )
         account = user.ensure(options.user, layout)
         living = [name for name in daemons.names(layout, options) if processes.alive(layout, name)]
         complete = running is not None and len(living) == len(daemons.names(layout, options))

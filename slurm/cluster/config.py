@@ -1,8 +1,11 @@
 """The text of Slurm's configuration files."""
 
+import hashlib
 import socket
+from pathlib import Path
 
 from cluster.layout import NODES, Layout, Options
+from cluster.release import PLUGINS
 
 CTLD_PORT = 0
 FIRST_NODE_PORT = 1
@@ -10,8 +13,9 @@ DBD_PORT = 5
 CRED_EXPIRE = 6  # also how long a requeued job waits before it may start again; Slurm ignores less than 5
 
 
-def slurm_conf(layout: Layout, options: Options) -> str:
-    """slurm.conf. Short waits throughout, so that a test sees a requeued job start within seconds and not minutes."""
+def slurm_conf(layout: Layout, options: Options, release: Path | None = None) -> str:
+    """slurm.conf. Short waits throughout, so that a test sees a requeued job start within seconds and not minutes.
+    `release`: where a version lies that is not the machine's own."""
     lines = [
         "ClusterName=samebits",
         f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
@@ -29,7 +33,7 @@ def slurm_conf(layout: Layout, options: Options) -> str:
         "SlurmdParameters=config_overrides",  # the nodes have what is written here, whatever this machine has
         # no cgroups, no affinity: they need rights that a container does not give
         "ProctrackType=proctrack/linuxproc",
-        "TaskPlugin=task/none",
+        f"TaskPlugin=task/{'cgroup' if options.confine_memory else 'none'}",
         "JobAcctGatherType=jobacct_gather/none",
         "PropagateResourceLimits=NONE",
         "SelectType=select/cons_tres",
@@ -56,7 +60,7 @@ def slurm_conf(layout: Layout, options: Options) -> str:
         "SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2",
         "PriorityType=priority/basic",
     ]
-    return "\n".join([*lines, *_asked_for(layout, options), *_nodes(options)]) + "\n"
+    return "\n".join([*lines, *_plugins(release), *_asked_for(layout, options), *_nodes(options)]) + "\n"
 
 
 def _asked_for(layout: Layout, options: Options) -> list[str]:
@@ -95,7 +99,21 @@ def gres_conf(layout: Layout) -> str:
     return f"NodeName=n[1-{len(NODES)}] Name=gpu File={layout.devices}/nvidia[0-1]\n"
 
 
-def slurmdbd_conf(layout: Layout, options: Options) -> str:
+def cgroup_conf(layout: Layout, options: Options) -> str:
+    """Memory only, below a group of this cluster's own: two clusters have jobs of the same number."""
+    if not options.confine_memory:
+        return "CgroupPlugin=disabled\n" if options.slurm != "22.05" else ""
+    key = hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
+    version = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
+    lines = [f"CgroupPlugin=cgroup/{version}", f"CgroupPrepend=/samebits-{key}-%n", "ConstrainRAMSpace=yes"]
+    return "\n".join(lines) + "\n"
+
+
+def _plugins(release: Path | None) -> list[str]:
+    return [f"PluginDir={release / PLUGINS}"] if release else []
+
+
+def slurmdbd_conf(layout: Layout, options: Options, release: Path | None = None) -> str:
     return "\n".join(
         [
             "AuthType=auth/munge",
@@ -110,6 +128,7 @@ def slurmdbd_conf(layout: Layout, options: Options) -> str:
             "StorageHost=localhost",
             "StorageUser=slurm",
             "StorageLoc=slurm_acct_db",
+            *_plugins(release),
             "",
         ]
     )

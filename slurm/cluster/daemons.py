@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from cluster import config, containers, docker, processes
+from cluster import config, containers, docker, processes, release
 from cluster.layout import NODES, ClusterError, Layout, Options
 from cluster.packages import program
 from cluster.processes import Daemon
@@ -36,10 +36,14 @@ def prepare(layout: Layout, options: Options) -> None:
     _folder_of("slurm", layout.run / "slurm", layout.state)
     _folder_of("munge", layout.munge)
     _private(layout.munge / "key", secrets.token_bytes(128), "munge")
-    layout.conf.write_text(config.slurm_conf(layout, options), encoding="utf-8")
+    release.place(layout, options)
+    layout.conf.write_text(config.slurm_conf(layout, options, release.root(options)), encoding="utf-8")
+    (layout.etc / "cgroup.conf").write_text(config.cgroup_conf(layout, options), encoding="utf-8")
     (layout.etc / "gres.conf").write_text(config.gres_conf(layout), encoding="utf-8")
     if options.accounting:
-        _private(layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout, options).encode(), "slurm")
+        _private(
+            layout.etc / "slurmdbd.conf", config.slurmdbd_conf(layout, options, release.root(options)).encode(), "slurm"
+        )
     for number in range(2):
         # Slurm wants a character device and never opens it; /dev/null is one that every container has
         (layout.devices / f"nvidia{number}").symlink_to("/dev/null")
@@ -121,17 +125,28 @@ def start_slurm(layout: Layout, options: Options) -> None:
     environment = {"SLURM_CONF": str(layout.conf)}
     if options.accounting:
         database = environment | {"MYSQL_UNIX_PORT": f"{layout.database}/socket"}
-        dbd = Daemon("slurmdbd", [program("slurmdbd"), "-D"], layout.log / "slurmdbd.log", environment=database)
+        dbd = Daemon(
+            "slurmdbd", [_program(layout, "slurmdbd"), "-D"], layout.log / "slurmdbd.log", environment=database
+        )
         processes.start(layout, dbd)
         processes.wait_until(layout, dbd, lambda: _answers(layout, "sacctmgr", "-n", "list", "cluster"))
-    ctld = Daemon("slurmctld", [program("slurmctld"), "-D"], layout.log / "slurmctld.log", environment=environment)
+    ctld = Daemon(
+        "slurmctld", [_program(layout, "slurmctld"), "-D"], layout.log / "slurmctld.log", environment=environment
+    )
     processes.start(layout, ctld)
+    stepd = ["-d", str(layout.programs / "slurmstepd")] if options.slurm in release.RELEASES else []
     for node in NODES:
-        argv = [program("slurmd"), "-D", "-N", node]
+        argv = [_program(layout, "slurmd"), "-D", "-N", node, *stepd]
         processes.start(
             layout, Daemon(f"slurmd-{node}", argv, layout.log / f"slurmd-{node}.log", environment=environment)
         )
     processes.wait_until(layout, ctld, lambda: _ready(layout))
+
+
+def _program(layout: Layout, name: str) -> str:
+    """Of the version that the cluster has. Raises ClusterError."""
+    own = layout.programs / name
+    return str(own) if own.exists() else program(name)
 
 
 def _ready(layout: Layout) -> bool:
@@ -148,7 +163,7 @@ def ask(layout: Layout, *argv: str) -> subprocess.CompletedProcess[str]:
     """One of Slurm's client programs, as root."""
     environment = {**os.environ, "SLURM_CONF": str(layout.conf)}
     return subprocess.run(
-        [program(argv[0]), *argv[1:]],
+        [_program(layout, argv[0]), *argv[1:]],
         env=environment,
         capture_output=True,
         text=True,

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster import user
+from cluster import release, user
 from cluster.layout import DEFAULT_ROOT, REPOSITORY, ClusterError, Options
 
 
@@ -34,6 +34,10 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--user-signal", action="store_true", default=None, help="preempt_send_user_signal")
     start.add_argument(
         "--containers", action="store_true", default=None, help="a Docker engine, a registry and Apptainer, too"
+    )
+    start.add_argument("--slurm", choices=["22.05", *release.RELEASES], help="its version (default: 22.05)")
+    start.add_argument(
+        "--confine-memory", action="store_true", default=None, help="hold jobs to their memory, with control groups"
     )
     start.add_argument("--install", action="store_true", help="install missing Debian packages with apt-get")
     _work_tree(start)

@@ -29,6 +29,10 @@ class Options:
     """Seconds after its end for which squeue and scontrol still know a job."""
     containers: bool = False
     """A Docker engine, a registry and Apptainer beside it."""
+    slurm: str = "22.05"
+    """The machine's own version, or one that is fetched."""
+    confine_memory: bool = False
+    """Jobs are held to their memory by control groups."""
 
     @property
     def ports(self) -> range:
@@ -118,7 +122,7 @@ class Layout:
 
     @property
     def programs(self) -> Path:
-        """On the user's PATH before the system's: docker and apptainer."""
+        """On the user's PATH before the system's: docker and apptainer, another version of Slurm."""
         return self.root / "bin"
 
     @property

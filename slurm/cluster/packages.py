@@ -37,6 +37,8 @@ CONTAINERS = {
     "runc": "runc",
     "squashfuse": "squashfuse",
 }
+RELEASE = {"patchelf": "patchelf"}
+"""For another version of Slurm than the machine's."""
 DATABASE = {"slurmdbd", "mariadb-server"}
 
 
@@ -53,16 +55,16 @@ def program(name: str) -> str:
     return found
 
 
-def missing(*, accounting: bool, containers: bool = False) -> list[str]:
+def missing(*, accounting: bool, containers: bool = False, fetched: bool = False) -> list[str]:
     """Debian packages to install, in a stable order."""
-    programs = PROGRAMS | (CONTAINERS if containers else {})
+    programs = PROGRAMS | (CONTAINERS if containers else {}) | (RELEASE if fetched else {})
     wanted = {package for name, package in programs.items() if find(name) is None}
     return sorted(wanted if accounting else wanted - DATABASE)
 
 
-def require(*, accounting: bool, install: bool, containers: bool = False) -> None:
+def require(*, accounting: bool, install: bool, containers: bool = False, fetched: bool = False) -> None:
     """Install what is missing, or raise ClusterError with the exact command."""
-    packages = missing(accounting=accounting, containers=containers)
+    packages = missing(accounting=accounting, containers=containers, fetched=fetched)
     if not packages:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
@@ -75,12 +77,12 @@ def require(*, accounting: bool, install: bool, containers: bool = False) -> Non
         msg = f"missing Debian packages. As root: apt-get update && {' '.join(command)}\n    or let `start --install` do it."
         raise ClusterError(msg)
     with _alone():
-        if missing(accounting=accounting, containers=containers):
+        if missing(accounting=accounting, containers=containers, fetched=fetched):
             print(f"installing {' '.join(packages)} ...", flush=True)
             _apt(["apt-get", "update", "-qq"])
             with _nothing_starts():
                 _apt(command)
-    left = missing(accounting=accounting, containers=containers)
+    left = missing(accounting=accounting, containers=containers, fetched=fetched)
     if left:
         msg = f"apt-get succeeded, yet these are still missing: {' '.join(left)}"
         raise ClusterError(msg)
