@@ -1,15 +1,15 @@
 """The text of Slurm's configuration files."""
 
-import hashlib
 import socket
 from pathlib import Path
 
-from cluster.layout import NODES, Layout, Options
+from cluster.layout import NODES, ClusterError, Layout, Options
 from cluster.release import PLUGINS
 
 CTLD_PORT = 0
 FIRST_NODE_PORT = 1
 DBD_PORT = 5
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 CRED_EXPIRE = 6  # also how long a requeued job waits before it may start again; Slurm ignores less than 5
 
 
@@ -65,6 +65,8 @@ def slurm_conf(layout: Layout, options: Options, release: Path | None = None) ->
 
 def _asked_for(layout: Layout, options: Options) -> list[str]:
     lines = []
+    if options.confine_memory:  # the groups bear the job's number, and those of two clusters lie side by side
+        lines.append(f"FirstJobId={options.base_port * 1000}")
     if options.user_signal:
         lines.append("SlurmctldParameters=preempt_send_user_signal")
     if options.accounting:
@@ -99,14 +101,15 @@ def gres_conf(layout: Layout) -> str:
     return f"NodeName=n[1-{len(NODES)}] Name=gpu File={layout.devices}/nvidia[0-1]\n"
 
 
-def cgroup_conf(layout: Layout, options: Options) -> str:
-    """Memory only, below a group of this cluster's own: two clusters have jobs of the same number."""
+def cgroup_conf(options: Options) -> str:
+    """Memory only. Raises ClusterError where this machine cannot."""
     if not options.confine_memory:
         return "CgroupPlugin=disabled\n" if options.slurm != "22.05" else ""
-    key = hashlib.sha256(str(layout.root).encode()).hexdigest()[:8]
-    version = "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1"
-    lines = [f"CgroupPlugin=cgroup/{version}", f"CgroupPrepend=/samebits-{key}-%n", "ConstrainRAMSpace=yes"]
-    return "\n".join(lines) + "\n"
+    if not MEMORY_GROUPS.is_dir():
+        raise ClusterError(
+            f"--confine-memory needs {MEMORY_GROUPS}: control groups of version 1, as Slurm uses without systemd."
+        )
+    return "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n"
 
 
 def _plugins(release: Path | None) -> list[str]:

@@ -38,7 +38,7 @@ def prepare(layout: Layout, options: Options) -> None:
     _private(layout.munge / "key", secrets.token_bytes(128), "munge")
     release.place(layout, options)
     layout.conf.write_text(config.slurm_conf(layout, options, release.root(options)), encoding="utf-8")
-    (layout.etc / "cgroup.conf").write_text(config.cgroup_conf(layout, options), encoding="utf-8")
+    (layout.etc / "cgroup.conf").write_text(config.cgroup_conf(options), encoding="utf-8")
     (layout.etc / "gres.conf").write_text(config.gres_conf(layout), encoding="utf-8")
     if options.accounting:
         _private(
