@@ -1,6 +1,6 @@
 # Every goal does its own set-up. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format types contracts unit cluster-tests container-tests cluster cluster-stop lock bench
+.PHONY: help setup quickstart test lint format types contracts unit cluster-tests container-tests cluster cluster-stop lock bench table
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 TESTS := $(BIN)/python -m pytest --must-run --durations=15
@@ -60,6 +60,9 @@ cluster-stop:  ## stop it; keeps the user's home
 
 lock: setup  ## write the locks anew from pyproject.toml (UPGRADE=1 takes the newest versions)
 	@$(BIN)/python images/lock.py $(if $(UPGRADE),--upgrade)
+
+table: setup  ## docs/causes.md: each cause on each set-up and version of Slurm, from real runs (as root; about ten minutes)
+	@$(BIN)/python tests/table.py
 
 bench: setup  ## measurements, as medians
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

@@ -4,7 +4,9 @@ Never two restarts for one end. `scontrol requeue` makes the job PENDING and cou
 still runs. What Slurm would do afterwards by itself (24.11 requeues every job that ends within the grace of its
 preemption; the end of the grace does on all versions) looks for a job that is RUNNING, and finds none. The other way
 round, if Slurm was faster, it refuses our requeue because the job is pending, and that counts as done. The new start
-cannot begin before this script has ended, so a requeue can never hit it."""
+cannot begin before this script has ended, so a requeue can never hit it.
+
+And none where there is to be none: a job that ends within that grace for good is told to be no more requeued."""
 
 import argparse
 import contextlib
@@ -80,6 +82,8 @@ def arbitrate(run: RunDir, job: str, restarts: int, placement: Placement, step_c
         why = "`launch cancel` was asked for"
         decision = settle(replace(decision, cause=Cause.CANCELLED, action=Action.STOP, why=why))
         orders.cancel(job)
+    if not _comes_back(decision):
+        orders.keep_out(job, restarts)
     name_ends(run, job)
     if decision.cause is Cause.DONE:
         return Exit.DONE

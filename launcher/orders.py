@@ -1,5 +1,6 @@
 """Questions and orders to Slurm that outlast a restart of its controller. Standard library only."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -67,3 +68,13 @@ def _persist(order: Callable[[], Result], done: Collection[str] = ()) -> str | N
         if pause is not None:
             time.sleep(pause)
     return refusal
+
+
+def keep_out(job: str, restarts: int) -> None:
+    """A job that ends for good within the grace of its preemption stays out: 24.11 would requeue it, whatever its exit code.
+
+    Only then, and only this start of it: what is requeued already may be a newer attempt, which must stay requeueable."""
+    with contextlib.suppress(LaunchError):
+        facts = cluster.job_facts(job)
+        if facts and facts.state == "RUNNING" and facts.preempt_time and facts.restarts == restarts:
+            cluster.update(job, {"Requeue": "0"})

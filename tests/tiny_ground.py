@@ -1,6 +1,7 @@
 """The tiny project on a cluster: how tests submit it as its user, and read what became of it."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,5 +117,6 @@ def click_pin() -> str:
 
 def as_root(cluster: Cluster, *argv: str) -> str:
     """A command of Slurm's administrator."""
-    argv = (*SUDO, "env", f"SLURM_CONF={cluster.root}/etc/slurm.conf", *argv)
+    path = f"PATH={cluster.root}/bin:{os.environ.get('PATH', os.defpath)}"  # the cluster's own version of Slurm comes first
+    argv = (*SUDO, "env", f"SLURM_CONF={cluster.root}/etc/slurm.conf", path, *argv)
     return subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout

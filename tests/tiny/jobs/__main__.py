@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 
-def main(path):  # noqa: C901 - one story, told in one place
+def main(path):  # noqa: C901, PLR0911, PLR0912, PLR0915 - one story, told in one place
     specification = json.loads(path.read_text())
     recipe, seed = specification["recipe"], specification["seed"]
     root = path.parent.parent.parent
@@ -51,6 +51,13 @@ def main(path):  # noqa: C901 - one story, told in one place
             gate = recipe.get("saving_until")
             while gate and not Path(gate).exists():
                 time.sleep(0.05)
+            if (
+                attempt == 1 and (ends := recipe.get("ends_when_asked")) is not None
+            ):  # not by saving, but as it may end anyhow
+                last = step
+                if ends == 0:
+                    break
+                return ends
             event("saved", step=step, checkpoint=checkpoint.name, seconds=0.0)
             print(f"saved at step {step}", flush=True)
             return 75
@@ -60,6 +67,10 @@ def main(path):  # noqa: C901 - one story, told in one place
             os.kill(os.getpid(), signal.SIGKILL)
         if step == recipe.get("refuse_at"):
             return 78
+        if step == recipe.get("fenced_at"):
+            return 76
+        if step == recipe.get("swallow_at"):
+            bytearray(1 << 30)
         time.sleep(recipe["seconds"])
         if recipe.get("idle"):
             continue
