@@ -73,8 +73,10 @@ def _persist(order: Callable[[], Result], done: Collection[str] = ()) -> str | N
 def keep_out(job: str, restarts: int) -> None:
     """A job that ends for good within the grace of its preemption stays out: 24.11 would requeue it, whatever its exit code.
 
-    Only then, and only this start of it: what is requeued already may be a newer attempt, which must stay requeueable."""
+    There a job that was requeued within its grace keeps that mark, which scontrol does not show: the end of its next start
+    would be taken for one within the grace. Only this start of it is meant: what is requeued already may be a newer attempt,
+    which must stay requeueable."""
     with contextlib.suppress(LaunchError):
         facts = cluster.job_facts(job)
-        if facts and facts.state == "RUNNING" and facts.preempt_time and facts.restarts == restarts:
+        if facts and facts.state == "RUNNING" and facts.restarts == restarts and (facts.preempt_time or restarts):
             cluster.update(job, {"Requeue": "0"})

@@ -49,43 +49,51 @@ class SetUp:
     options: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     whole: bool = True
+    """Not only what its preemptions do."""
+    limits: bool = True
+    """Time limits, too, which know no grace."""
 
 
+SIGNAL = ("--user-signal", "--no-accounting")
 SET_UPS = {
     "a": [
-        SetUp("GraceTime=0", (), ("GraceTime=0", "PreemptMode=REQUEUE")),
-        SetUp("a grace", (), (f"GraceTime={GRACE}", "PreemptMode=REQUEUE")),
-        SetUp("CANCEL, GraceTime=0", (), ("GraceTime=0", "PreemptMode=CANCEL"), whole=False),
-        SetUp("CANCEL, a grace", (), (f"GraceTime={GRACE}", "PreemptMode=CANCEL"), whole=False),
+        SetUp("A grace", (), (f"GraceTime={GRACE}", "PreemptMode=REQUEUE")),
+        SetUp("GraceTime=0", (), ("GraceTime=0", "PreemptMode=REQUEUE"), limits=False),
     ],
     "b": [
         SetUp(
-            "a grace, preempt_send_user_signal, no accounting",
-            ("--user-signal", "--no-accounting"),
-            (f"GraceTime={GRACE}", "PreemptMode=REQUEUE"),
+            "A grace, preempt_send_user_signal, no accounting", SIGNAL, (f"GraceTime={GRACE}", "PreemptMode=REQUEUE")
+        ),
+        SetUp(
+            "PreemptMode=CANCEL, a grace, no accounting",
+            SIGNAL,
+            (f"GraceTime={GRACE}", "PreemptMode=CANCEL"),
+            whole=False,
+        ),
+        SetUp(
+            "PreemptMode=CANCEL, GraceTime=0, no accounting", SIGNAL, ("GraceTime=0", "PreemptMode=CANCEL"), whole=False
         ),
     ],
 }
 
 
-def column(version: str, key: str) -> dict[str, dict[str, Ending]]:
-    """All set-ups of one cluster, one after the other."""
+def column(version: str, key: str, found: dict[tuple[str, str], dict[str, Ending]]) -> None:
+    """All set-ups of one cluster, one after the other, into `found`."""
     set_ups = SET_UPS[key]
     common = ("--grace", str(GRACE), "--min-job-age", "3600", "--node-cpus", "16", "--confine-memory")
     with ONE:  # the next one must find the ports of this one taken
         cluster = start_cluster(f"{key}{VERSIONS.index(version)}", "--slurm", version, *common, *set_ups[0].options)
-    found = {}
     try:
         for number, each in enumerate(set_ups):
             as_root(cluster, "scontrol", "update", "PartitionName=gpu", *each.fields)
             grace = "GraceTime=0" not in each.fields
-            scenes = Scenes(cluster, f"set-up-{number}", grace=grace, confined=True, taken_only=not each.whole)
-            found[each.title] = scenes.play()
+            chosen = {"confined": True, "limits": each.limits, "taken_only": not each.whole}
+            found[version, each.title] = Scenes(cluster, f"set-up-{number}", grace=grace, **chosen).play()
             cluster.clear()
-            print(f"{version}, {each.title}: {len(found[each.title])} causes", flush=True)
+            print(f"{version}, {each.title}: {len(found[version, each.title])} causes", flush=True)
+            PAGE.write_text(page(found), encoding="utf-8")
     finally:
         stop_cluster(cluster)
-    return found
 
 
 def cell(ending: Ending | None) -> str:
@@ -97,7 +105,7 @@ def cell(ending: Ending | None) -> str:
     return f"{decided}; {ending.state}, Restarts={ending.restarts}{lost}"
 
 
-def page(found: dict[str, dict[str, dict[str, Ending]]]) -> str:
+def page(found: dict[tuple[str, str], dict[str, Ending]]) -> str:
     lines = [
         "# Each cause, as it was met",
         "",
@@ -107,7 +115,7 @@ def page(found: dict[str, dict[str, dict[str, Ending]]]) -> str:
         "[preemption.md](preemption.md) says what each cause means.",
     ]
     for title in (each.title for set_ups in SET_UPS.values() for each in set_ups):
-        columns = [found[version][title] for version in VERSIONS]
+        columns = [found.get((version, title), {}) for version in VERSIONS]
         lines += ["", f"## {title}", "", f"| what happens | {' | '.join(VERSIONS)} |", f"|---|{'---|' * len(VERSIONS)}"]
         for name, meaning in MEANING.items():
             if any(name in each for each in columns):
@@ -116,12 +124,10 @@ def page(found: dict[str, dict[str, dict[str, Ending]]]) -> str:
 
 
 def main() -> int:
-    jobs = [(version, key) for key in SET_UPS for version in VERSIONS]
-    found: dict[str, dict[str, dict[str, Ending]]] = {version: {} for version in VERSIONS}
-    with ThreadPoolExecutor(2) as pool:
-        for (version, _), part in zip(jobs, pool.map(lambda job: column(*job), jobs), strict=True):
-            found[version] |= part
-    PAGE.write_text(page(found), encoding="utf-8")
+    found: dict[tuple[str, str], dict[str, Ending]] = {}
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(column, version, key, found) for key in SET_UPS for version in VERSIONS]:
+            each.result()
     return 0
 
 
