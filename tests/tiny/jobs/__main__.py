@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 
-def main(path):  # noqa: C901, PLR0911, PLR0912, PLR0915 - one story, told in one place
+def main(path):  # noqa: C901 - one story, told in one place
     specification = json.loads(path.read_text())
     recipe, seed = specification["recipe"], specification["seed"]
     root = path.parent.parent.parent
@@ -54,23 +54,14 @@ def main(path):  # noqa: C901, PLR0911, PLR0912, PLR0915 - one story, told in on
             if (
                 attempt == 1 and (ends := recipe.get("ends_when_asked")) is not None
             ):  # not by saving, but as it may end anyhow
-                last = step
                 if ends == 0:
                     break
                 return ends
             event("saved", step=step, checkpoint=checkpoint.name, seconds=0.0)
             print(f"saved at step {step}", flush=True)
             return 75
-        if step == recipe.get("crash_at"):
-            raise RuntimeError("crashed as it was told to")
-        if step == recipe.get("kill_at"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if step == recipe.get("refuse_at"):
-            return 78
-        if step == recipe.get("fenced_at"):
-            return 76
-        if step == recipe.get("swallow_at"):
-            bytearray(1 << 30)
+        if code := blow(recipe, step):
+            return code
         time.sleep(recipe["seconds"])
         if recipe.get("idle"):
             continue
@@ -82,6 +73,17 @@ def main(path):  # noqa: C901, PLR0911, PLR0912, PLR0915 - one story, told in on
     publish(folder["artifacts"] / "done.json", {"step": step, "epoch": 1, "val_loss": 1 / step, "accuracy": 0.5})
     print(f"done at step {step}", flush=True)
     return 0
+
+
+def blow(recipe, step):
+    """What is to happen at this step; the exit code where it is the end."""
+    if step == recipe.get("crash_at"):
+        raise RuntimeError("crashed as it was told to")
+    if step == recipe.get("kill_at"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if step == recipe.get("swallow_at"):
+        bytearray(1 << 30)
+    return {recipe.get("refuse_at"): 78, recipe.get("fenced_at"): 76}.get(step)
 
 
 def publish(path, value):
