@@ -100,7 +100,16 @@ def start_database(layout: Layout) -> None:
         argv += ["--skip-name-resolve", "--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
         argv += [f"--extra-file={rights}"]
         done = subprocess.run(
-            argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=layout.root
+            argv,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=layout.root,
+            env={
+                **os.environ,
+                "TMPDIR": str(folder),
+            },  # a database that starts clears away another's tables in a shared one
         )
         (layout.log / "mariadb-install-db.log").write_text(done.stdout + done.stderr, encoding="utf-8")
         if done.returncode != 0:
@@ -108,7 +117,12 @@ def start_database(layout: Layout) -> None:
             tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-processes.LAST_LINES :])
             raise ClusterError(f"mariadb-install-db failed with {done.returncode}:\n{tail}")
     argv = [program("mariadbd"), "--no-defaults", "--user=mysql", f"--datadir={folder}/data", "--skip-networking"]
-    argv += [f"--socket={folder}/socket", f"--pid-file={folder}/pid", f"--log-error={folder}/error.log"]
+    argv += [
+        f"--tmpdir={folder}",
+        f"--socket={folder}/socket",
+        f"--pid-file={folder}/pid",
+        f"--log-error={folder}/error.log",
+    ]
     # an accounting database that is thrown away: small, and nothing waits for the disk
     argv += ["--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0"]
     argv += ["--innodb-lock-wait-timeout=900", "--innodb-doublewrite=0", "--performance-schema=off"]
