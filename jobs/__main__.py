@@ -5,10 +5,14 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs import preemption
-from jobs.contract import Exit
-from jobs.errors import Failed, Fenced, Refused, Unfit
+from jobs.contract import ATTEMPT_VARIABLE, Exit
+from jobs.errors import Failed, Fenced, PeerLost, Refused, Unfit
+
+if TYPE_CHECKING:
+    from jobs.layout import Layout
 
 REEXECUTED = "SAMEBITS_REEXECUTED"
 """The process that was executed anew to get its numerics environment. An exec keeps the process id, a child has another: so
@@ -36,6 +40,29 @@ def set_numerics(path: Path) -> None:
     )
 
 
+def several(path: Path) -> "Layout | None":
+    """Where the ranks are that this process is to start; None when it is one itself, or the only one. Takes their attempt for them.
+
+    Raises Refused."""
+    from jobs import layout
+    from jobs.rundir import RunDir
+
+    parallel = json.loads(path.read_text(encoding="utf-8"))["recipe"]["training"].get("parallel", {})
+    place = layout.read(parallel.get("ranks", 1), elastic=parallel.get("elastic", False))
+    if place.ranks == 1 or place.rank is not None:
+        return None
+    if not os.environ.get(ATTEMPT_VARIABLE):
+        if place.nodes > 1:
+            raise Refused(f"{ATTEMPT_VARIABLE} is not set: on {place.nodes} nodes all need the same number")
+        try:
+            directory = RunDir.of_specification(path)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        if not directory.done.exists():
+            os.environ[ATTEMPT_VARIABLE] = str(directory.take_attempt())
+    return place
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m jobs experiments/NAME/artifacts/seed-N/run.json", file=sys.stderr)
@@ -45,6 +72,10 @@ def main(arguments: list[str]) -> int:
     preemption.block()
     try:
         set_numerics(path)
+        if (ranks := several(path)) is not None:
+            from jobs.spawn import supervise
+
+            return supervise(ranks)
         stop = preemption.StopFlag().listen()
         from jobs import origin
         from jobs.run import run
@@ -57,6 +88,9 @@ def main(arguments: list[str]) -> int:
     except Fenced as reason:
         print(f"fenced: {reason}", file=sys.stderr, flush=True)
         return Exit.FENCED
+    except PeerLost as reason:
+        print(f"lost: {reason}", file=sys.stderr, flush=True)
+        return Exit.PEER
     except Failed as reason:
         print(f"broken: {reason}", file=sys.stderr, flush=True)
         return Exit.BROKEN

@@ -169,7 +169,7 @@ def newest(run: RunDir) -> Path:
 def _work(specification: Any, numerics: dict[str, str]) -> Any:
     import torch
 
-    from jobs.loop import autocast, token_loss
+    from jobs.microbatch import autocast, token_loss
     from jobs.session import Work
 
     training, device = specification.recipe.training, torch.device("cpu")
