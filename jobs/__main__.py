@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from jobs import preemption
 from jobs.contract import ATTEMPT_VARIABLE, Exit
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 REEXECUTED = "SAMEBITS_REEXECUTED"
 """The process that was executed anew to get its numerics environment. An exec keeps the process id, a child has another: so
 that it happens once, and a run started from within a run is not mistaken for one."""
+
+ENDS: Final = {
+    Unfit: ("refused here", Exit.UNFIT),
+    Refused: ("refused", Exit.REFUSED),
+    Fenced: ("fenced", Exit.FENCED),
+    PeerLost: ("lost", Exit.PEER),
+    Failed: ("broken", Exit.BROKEN),
+}
+"""How a run ends for a reason that it can name: what is said before the reason, and the exit code. The first that fits."""
 
 
 def set_numerics(path: Path) -> None:
@@ -67,39 +76,34 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m jobs experiments/NAME/artifacts/seed-N/run.json", file=sys.stderr)
         return 2
-    path = Path(arguments[0]).absolute()
     # Held back until the handlers stand in the process that stays: a flag would not survive the exec.
     preemption.block()
     try:
-        set_numerics(path)
-        if (ranks := several(path)) is not None:
-            from jobs.spawn import supervise
-
-            return supervise(ranks)
-        stop = preemption.StopFlag().listen()
-        from jobs import origin
-        from jobs.run import run
-
-        return run(path, stop, origin.check)
-    except Refused as reason:
-        here = isinstance(reason, Unfit)
-        print(f"refused{' here' if here else ''}: {reason}", file=sys.stderr, flush=True)
-        return Exit.UNFIT if here else Exit.REFUSED
-    except Fenced as reason:
-        print(f"fenced: {reason}", file=sys.stderr, flush=True)
-        return Exit.FENCED
-    except PeerLost as reason:
-        print(f"lost: {reason}", file=sys.stderr, flush=True)
-        return Exit.PEER
-    except Failed as reason:
-        print(f"broken: {reason}", file=sys.stderr, flush=True)
-        return Exit.BROKEN
+        return begin(Path(arguments[0]).absolute())
+    except tuple(ENDS) as reason:
+        word, code = next(end for kind, end in ENDS.items() if isinstance(reason, kind))
+        print(f"{word}: {reason}", file=sys.stderr, flush=True)
+        return code
     except Exception:  # noqa: BLE001 - the log of a run is where its traceback belongs
         traceback.print_exc()
         return Exit.BROKEN
     finally:
         # Python gives the signals back their deadly default before a process is gone: the exit code would be lost.
         preemption.block()
+
+
+def begin(path: Path) -> int:
+    """Pin the bits, then be the run, or start its ranks. Raises what `ENDS` has, and what breaks."""
+    set_numerics(path)
+    if (ranks := several(path)) is not None:
+        from jobs.spawn import supervise
+
+        return supervise(ranks)
+    stop = preemption.StopFlag().listen()
+    from jobs import origin
+    from jobs.run import run
+
+    return run(path, stop, origin.check)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def evaluate(  # noqa: PLR0913 - all but the first two by name
                     return None
                 counted = [0.0, 0.0, 0.0]
                 for number in ranks.share(first, min(first + ranks.size, count)):
-                    chosen = [rows[row] for row in range(number * batch_size, min((number + 1) * batch_size, len(rows)))]
+                    chosen = [
+                        rows[row] for row in range(number * batch_size, min((number + 1) * batch_size, len(rows)))
+                    ]
                     batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
                     with autocast():
                         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits

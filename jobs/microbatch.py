@@ -1,7 +1,7 @@
 """The micro-batches of a step: computed here or by the ranks together, counted and added in their order."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,8 +71,8 @@ class MicroBatches:
         return Counted(loss.item(), tokens, checksum(fed, micro))
 
     def _in_order(self, state: TrainingState, first: int, end: int) -> None:
-        """One micro-batch of each rank, its gradients computed from nothing and then added in the order of the micro-batches: to the
-        bits what one rank comes to, whose backward passes add them one after the other."""
+        """One micro-batch of each rank, its gradients computed from nothing and then added in the order of the micro-batches: to
+        the bits what one rank comes to, whose backward passes add them one after the other."""
         parameters = list(state.trainable.values())
         sums = [parameter.grad for parameter in parameters]
         for parameter in parameters:

@@ -74,7 +74,7 @@ class Ranks:
             with _meeting():
                 dist.all_gather(received, packed)
             for kept, raw in zip(found, received, strict=True):
-                parts = raw.split([tensor.nbytes for tensor in bucket])
+                parts = torch.split(raw, [tensor.nbytes for tensor in bucket])
                 kept += [
                     part.clone().view(tensor.dtype).view(tensor.shape)
                     for part, tensor in zip(parts, bucket, strict=True)
@@ -89,13 +89,9 @@ class Ranks:
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with _meeting():
                 dist.all_reduce(flat)
-            torch._foreach_copy_(
-                list(bucket),
-                [
-                    part.view(tensor.shape)
-                    for part, tensor in zip(flat.split([t.numel() for t in bucket]), bucket, strict=True)
-                ],
-            )
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
     def overwrite(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by the first rank's."""

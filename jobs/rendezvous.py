@@ -10,12 +10,12 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from jobs.errors import Failed, PeerLost, Refused, Stopped
 from jobs.files import publish_json
@@ -32,7 +32,7 @@ SIOCGIFADDR: Final = 0x8915
 def meet(layout: Layout, place: Path, device: torch.device, stop: Callable[[], bool]) -> Ranks:
     """Wait for all ranks, and join them; nothing where there is one. `place`: the file in which the first one says where it is.
 
-    Raises Stopped when any of them was asked to stop meanwhile, PeerLost when one of them is gone, Failed when not all come in time."""
+    Raises Stopped when any of them was asked to stop meanwhile, PeerLost when one is gone, Failed when not all come in time."""
     if layout.ranks == 1:
         return ALONE
     if layout.rank is None:
@@ -40,11 +40,11 @@ def meet(layout: Layout, place: Path, device: torch.device, stop: Callable[[], b
     end, rank = time.monotonic() + GATHERING_SECONDS, layout.rank
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = _interface(layout)
     if rank == 0:
-        store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)  # noqa: S104 - other nodes come to it
+        store = TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False)  # noqa: S104 - other nodes come to it
         publish_json(place, {"address": layout.address if layout.nodes > 1 else "127.0.0.1", "port": store.port})
     else:
         found = _published(place, end, stop)
-        store = dist.TCPStore(str(found["address"]), int(str(found["port"])), is_master=False, wait_for_workers=False)
+        store = TCPStore(str(found["address"]), int(str(found["port"])), is_master=False, wait_for_workers=False)
     try:
         _gather(store, layout.ranks, rank, end, stop)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -67,24 +67,24 @@ def _published(place: Path, end: float, stop: Callable[[], bool]) -> dict[str, o
         _wait(end, stop, f"the first rank has not said in {place} where it is")
 
 
-def _gather(store: dist.Store, count: int, rank: int, end: float, stop: Callable[[], bool]) -> None:
+def _gather(store: TCPStore, count: int, rank: int, end: float, stop: Callable[[], bool]) -> None:
     """By small looks, since a wait inside of torch would keep a stop signal from being heard. The first rank alone decides whether
     they begin: else one could begin while another stops."""
-    store.set(f"here/{rank}", b"1")
+    store.set(f"here/{rank}", "1")
     while not store.check(["verdict"]):
         if stop():
-            store.set("stop", b"1")
+            store.set("stop", "1")
         if rank > 0:
             _wait(end + LAST_SECONDS, lambda: False, "the first rank did not say whether to begin")
             continue
         missing = [number for number in range(count) if not store.check([f"here/{number}"])]
         if not missing or store.check(["stop"]):
-            store.set("verdict", b"stop" if missing else b"begin")
+            store.set("verdict", "stop" if missing else "begin")
             break
         _wait(end, lambda: False, f"of {count} ranks, {missing} did not come")
     if store.get("verdict") == b"begin":
         return
-    store.set(f"left/{rank}", b"1")
+    store.set(f"left/{rank}", "1")
     if rank == 0:  # the others ask it: it leaves last
         others = [number for number in range(1, count) if store.check([f"here/{number}"])]
         last = time.monotonic() + LAST_SECONDS

@@ -1,6 +1,5 @@
 """The program inside the image, top to bottom: from a run's specification to its finished tree."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from pydantic import ValidationError
 
 from jobs import data, evaluate, facts, layout, machine, model, provenance, rendezvous, together, trackers
 from jobs.checkpoint import Checkpoints
-from jobs.contract import ATTEMPT_VARIABLE, Event, Exit
+from jobs.contract import Event, Exit
 from jobs.determinism import make_deterministic, seed_everything
 from jobs.errors import Refused, Stopped, Unfit
 from jobs.feed import Batch
-from jobs.fence import Fence
+from jobs.fence import Fence, take_attempt
 from jobs.files import append_line, now
 from jobs.gpu import Gauge
 from jobs.layout import Layout
@@ -122,12 +121,6 @@ def read_specification(path: Path) -> tuple[Specification, RunDir]:
     for folder in directory.folders:
         folder.mkdir(parents=True, exist_ok=True)
     return specification, directory
-
-
-def take_attempt(directory: RunDir) -> int:
-    """The number that the task took for us, or, started by hand, the next one."""
-    given = os.environ.get(ATTEMPT_VARIABLE, "")
-    return int(given) if given.isdecimal() else directory.take_attempt()
 
 
 def pick_device(specification: Specification, place: Layout) -> torch.device:

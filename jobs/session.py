@@ -75,7 +75,7 @@ class Going:
     state: TrainingState
     course: Course
 
-    def parts(  # noqa: PLR0913 - all by name
+    def parts(
         self,
         *,
         metrics: Book,

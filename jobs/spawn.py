@@ -1,6 +1,7 @@
 """Starts the ranks of one node, hands them the stop signals, and makes one end of theirs. Standard library only: it is no rank."""
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -34,7 +35,7 @@ def supervise(layout: Layout) -> int:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     ranks = [
-        subprocess.Popen(  # noqa: S603 - the same program
+        subprocess.Popen(
             [sys.executable, *sys.orig_argv[1:]],
             env={**os.environ, RANK_VARIABLE: str(rank)},
             preexec_fn=die_with_parent,  # noqa: PLW1509 - nothing else runs in this process
@@ -59,28 +60,28 @@ def cause(codes: list[int]) -> int:
 
 def _wait(ranks: "list[subprocess.Popen[bytes]]") -> list[int]:
     """Until all have ended. What has to be ended with SIGKILL, since it did not notice, counts as one that only followed."""
-    deadline: float | None = None
-    ended: dict[int, int] = {}
-    killed: set[int] = set()
+    deadline = math.inf
+    late: set[int] = set()
     while True:
-        for rank in ranks:
-            if rank.pid not in ended and (code := rank.poll()) is not None:
-                ended[rank.pid] = int(Exit.PEER) if rank.pid in killed else code
-        if len(ended) == len(ranks):
-            return [ended[rank.pid] for rank in ranks]
-        if deadline is None and any(code not in {Exit.DONE, Exit.SAVED} for code in ended.values()):
+        codes = [rank.poll() for rank in ranks]
+        left = [rank for rank, code in zip(ranks, codes, strict=True) if code is None]
+        if not left:
+            ends = zip(ranks, codes, strict=True)
+            return [int(Exit.PEER) if rank.pid in late else int(code or 0) for rank, code in ends]
+        if deadline == math.inf and any(code not in {None, Exit.DONE, Exit.SAVED} for code in codes):
             deadline = time.monotonic() + WAIT_SECONDS
-        left = [rank for rank in ranks if rank.pid not in ended]
-        if deadline is not None and time.monotonic() > deadline:
-            for rank in left:
-                killed.add(rank.pid)
-                rank.kill()
+        if time.monotonic() > deadline:
+            late |= {rank.pid for rank in left}
+            _send(left, signal.SIGKILL)
         # A second, should a child's end and the look at it have crossed
-        if (found := signal.sigtimedwait([*STOP_SIGNALS, signal.SIGCHLD], 1.0)) is not None:
-            number = found.si_signo
-            if number in STOP_SIGNALS:
-                for rank in left:
-                    rank.send_signal(number)
+        found = signal.sigtimedwait([*STOP_SIGNALS, signal.SIGCHLD], 1.0)
+        if found is not None and found.si_signo in STOP_SIGNALS:
+            _send(left, found.si_signo)
+
+
+def _send(ranks: "list[subprocess.Popen[bytes]]", number: int) -> None:
+    for rank in ranks:
+        rank.send_signal(number)
 
 
 def _die_of(number: int) -> None:

@@ -17,7 +17,9 @@ def checksum(state: TrainingState, ranks: Ranks) -> str:
     told = ranks.numbers([float(number) for number in _numbers(own)])
     differing = [rank for rank, each in enumerate(told) if each != told[0]]
     if differing:
-        raise Failed(f"after step {state.progress.step} rank {differing[0]} has other weights than rank 0: its machine errs")
+        raise Failed(
+            f"after step {state.progress.step} rank {differing[0]} has other weights than rank 0: its machine errs"
+        )
     return own
 
 

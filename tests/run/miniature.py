@@ -118,18 +118,33 @@ def make_tree(root: Path, **changes: Any) -> Path:
 
 def start(path: Path, stop: StopFlag, numerics: dict[str, str] | None = None, attempt: int | None = None) -> Exit:
     """One attempt: `jobs.run.run` with the miniature in the place of data and transformer."""
-    from jobs import session
+    import torch
+
+    from jobs import layout, rendezvous, session
     from jobs.determinism import make_deterministic
-    from jobs.fence import Fence
+    from jobs.errors import Stopped
+    from jobs.fence import Fence, take_attempt
+    from jobs.ranks import SharedStop
     from jobs.recipe import Specification
 
     specification, directory = Specification.model_validate_json(path.read_bytes()), RunDir.of_specification(path)
     if directory.done.exists():
         return Exit.DONE
-    fence = Fence(directory, attempt or directory.take_attempt())
+    fence = Fence(directory, attempt or take_attempt(directory))
     make_deterministic(specification.recipe.numerics)
-    work = _work(specification, numerics or {"class": "this"})
-    return session.attempt(specification, directory, fence, work, stop)
+    parallel = specification.recipe.training.parallel
+    place = layout.read(parallel.ranks, elastic=parallel.elastic)
+    try:
+        ranks = rendezvous.meet(place, directory.rendezvous(fence.attempt), torch.device("cpu"), stop)
+    except Stopped:
+        return Exit.SAVED
+    try:
+        work = _work(specification, numerics or {"class": "this"}, ranks)
+        return session.attempt(
+            specification, directory, fence, work, SharedStop(stop, ranks) if ranks.size > 1 else stop
+        )
+    finally:
+        ranks.close()
 
 
 def until_done(path: Path, stop: Callable[[], StopFlag], most: int = 400) -> int:
@@ -166,14 +181,14 @@ def newest(run: RunDir) -> Path:
     return run.checkpoints / (run.checkpoints / "latest").readlink()
 
 
-def _work(specification: Any, numerics: dict[str, str]) -> Any:
+def _work(specification: Any, numerics: dict[str, str], ranks: Any) -> Any:
     import torch
 
     from jobs.microbatch import autocast, token_loss
     from jobs.session import Work
 
     training, device = specification.recipe.training, torch.device("cpu")
-    model = _model(specification.seed)
+    model = _model(specification.seed, counts=not training.parallel.elastic)
 
     def evaluate(stop: Callable[[], bool]) -> Evaluated | None:
         model.eval()
@@ -199,10 +214,12 @@ def _work(specification: Any, numerics: dict[str, str]) -> Any:
         numerics=numerics,
         open_tracker=lambda step: silent,
         gauge=SimpleNamespace(read=lambda: {"gpu_utilization": None, "gpu_reason": "none"}, close=lambda: None),
+        ranks=ranks,
     )
 
 
-def _model(seed: int) -> Any:
+def _model(seed: int, *, counts: bool) -> Any:
+    """`counts`: whether its forward pass changes a buffer."""
     import numpy as np
     import torch
 
@@ -222,7 +239,7 @@ def _model(seed: int) -> Any:
             hidden = self.embedding(input_ids).cumsum(1)
             hidden = hidden + self.up(torch.nn.functional.gelu(self.down(hidden)))
             if self.training:
-                self.seen += input_ids.shape[0]
+                self.seen += input_ids.shape[0] if counts else 0
                 hidden = torch.nn.functional.dropout(hidden * (1 + 0.001 * self.seen), 0.1) * (
                     1 + 0.01 * random.random()
                 )
