@@ -120,7 +120,7 @@ def start(path: Path, stop: StopFlag, numerics: dict[str, str] | None = None, at
     """One attempt: `jobs.run.run` with the miniature in the place of data and transformer."""
     import torch
 
-    from jobs import layout, rendezvous, session
+    from jobs import layout, rendezvous, session, together
     from jobs.determinism import make_deterministic
     from jobs.errors import Stopped
     from jobs.fence import Fence, take_attempt
@@ -139,7 +139,9 @@ def start(path: Path, stop: StopFlag, numerics: dict[str, str] | None = None, at
     except Stopped:
         return Exit.SAVED
     try:
-        work = _work(specification, numerics or {"class": "this"}, ranks)
+        numerics = numerics or {"class": str(ranks.rank) if "MINIATURE_CLASS" in os.environ else "this"}
+        together.same_machine(ranks, numerics, "this machine")
+        work = _work(specification, numerics, ranks)
         return session.attempt(
             specification, directory, fence, work, SharedStop(stop, ranks) if ranks.size > 1 else stop
         )
@@ -188,7 +190,8 @@ def _work(specification: Any, numerics: dict[str, str], ranks: Any) -> Any:
     from jobs.session import Work
 
     training, device = specification.recipe.training, torch.device("cpu")
-    model = _model(specification.seed, counts=not training.parallel.elastic)
+    counts = not training.parallel.elastic or "MINIATURE_COUNTS" in os.environ
+    model = _model(specification.seed, counts=counts, errs=ranks.rank > 0 and "MINIATURE_ERRS" in os.environ)
 
     def evaluate(stop: Callable[[], bool]) -> Evaluated | None:
         model.eval()
@@ -218,8 +221,8 @@ def _work(specification: Any, numerics: dict[str, str], ranks: Any) -> Any:
     )
 
 
-def _model(seed: int, *, counts: bool) -> Any:
-    """`counts`: whether its forward pass changes a buffer."""
+def _model(seed: int, *, counts: bool, errs: bool) -> Any:
+    """`counts`: whether its forward pass changes a buffer. `errs`: whether it changes a weight by itself, in the third step."""
     import numpy as np
     import torch
 
@@ -233,12 +236,16 @@ def _model(seed: int, *, counts: bool) -> Any:
             self.down, self.up = torch.nn.Linear(WIDTH, 4), torch.nn.Linear(4, WIDTH)
             self.norm, self.head = torch.nn.LayerNorm(WIDTH), torch.nn.Linear(WIDTH, VOCABULARY)
             self.unused = torch.nn.Parameter(torch.ones(3))  # never gets a gradient
+            self.passes = 0
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
             hidden = self.embedding(input_ids).cumsum(1)
             hidden = hidden + self.up(torch.nn.functional.gelu(self.down(hidden)))
             if self.training:
+                self.passes += 1
+                if errs and self.passes == 3:  # one in each step
+                    self.head.bias.data[0] += 1e-6
                 self.seen += input_ids.shape[0] if counts else 0
                 hidden = torch.nn.functional.dropout(hidden * (1 + 0.001 * self.seen), 0.1) * (
                     1 + 0.01 * random.random()
