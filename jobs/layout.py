@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from jobs.contract import ADDRESS_VARIABLE, NODE_VARIABLE, NODES_VARIABLE, RANKS_VARIABLE
+from jobs.contract import ADDRESS_VARIABLE, ATTEMPT_VARIABLE, NODE_VARIABLE, NODES_VARIABLE, RANKS_VARIABLE
 from jobs.errors import Refused
+from jobs.rundir import RunDir
 
 RANK_VARIABLE: Final = "SAMEBITS_RANK"
 """Set by the process that starts the ranks of a node (`jobs/spawn.py`), for each of them."""
@@ -61,6 +62,12 @@ def read(ranks: int, *, elastic: bool, environ: Mapping[str, str] = os.environ) 
     address = environ.get(ADDRESS_VARIABLE, "127.0.0.1")
     rank = _number(environ, RANK_VARIABLE, -1)
     return Layout(wanted, nodes, node, address, rank if rank >= 0 else None)
+
+
+def take_attempt(directory: RunDir, environ: Mapping[str, str] = os.environ) -> int:
+    """The number that the task took for us, or, started by hand, the next one."""
+    given = environ.get(ATTEMPT_VARIABLE, "")
+    return int(given) if given.isdecimal() else directory.take_attempt()
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

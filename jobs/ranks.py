@@ -30,6 +30,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    nodes: int = 1
 
     @property
     def first(self) -> bool:

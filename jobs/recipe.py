@@ -209,9 +209,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _work_for_all(self) -> "Training":
         if self.accumulation < self.parallel.ranks:
-            raise ValueError(
-                f"accumulation is less than parallel.ranks: only {self.accumulation} of them would have work"
-            )
+            raise ValueError(f"accumulation is less than parallel.ranks: only {self.accumulation} would have work")
         return self
 
 

@@ -50,7 +50,7 @@ def meet(layout: Layout, place: Path, device: torch.device, stop: Callable[[], b
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         os.environ["NCCL_ALGO"] = "Ring"  # else NCCL picks by size and wiring, and adds in another order
         dist.init_process_group(backend, store=store, rank=rank, world_size=layout.ranks, timeout=PATIENCE)
-        ranks = Ranks(rank, layout.ranks)
+        ranks = Ranks(rank, layout.ranks, layout.nodes)
         ranks.numbers([0.0])  # all are connected now
     except dist.DistError as error:
         raise PeerLost(f"rank {rank} cannot join the others: {str(error).splitlines()[0]}") from error

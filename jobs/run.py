@@ -13,10 +13,10 @@ from jobs.contract import Event, Exit
 from jobs.determinism import make_deterministic, seed_everything
 from jobs.errors import Refused, Stopped, Unfit
 from jobs.feed import Batch
-from jobs.fence import Fence, take_attempt
+from jobs.fence import Fence
 from jobs.files import append_line, now
 from jobs.gpu import Gauge
-from jobs.layout import Layout
+from jobs.layout import Layout, take_attempt
 from jobs.microbatch import autocast
 from jobs.preemption import StopFlag
 from jobs.ranks import ALONE, Ranks, SharedStop
@@ -99,7 +99,9 @@ def prepare(specification: Specification, directory: RunDir, device: torch.devic
         rows=corpus.train,
         collate=collate,
         evaluate=measure,
-        numerics=facts.numerics(device),
+        numerics=facts.numerics(
+            device, ranks.nodes if ranks.size > 1 and not recipe.training.parallel.elastic else None
+        ),
         open_tracker=lambda step: trackers.open_trackers(recipe.tracking, directory, specification, step),
         gauge=Gauge(device),
         ranks=ranks,

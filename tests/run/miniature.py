@@ -123,14 +123,14 @@ def start(path: Path, stop: StopFlag, numerics: dict[str, str] | None = None, at
     from jobs import layout, rendezvous, session, together
     from jobs.determinism import make_deterministic
     from jobs.errors import Stopped
-    from jobs.fence import Fence, take_attempt
+    from jobs.fence import Fence
     from jobs.ranks import SharedStop
     from jobs.recipe import Specification
 
     specification, directory = Specification.model_validate_json(path.read_bytes()), RunDir.of_specification(path)
     if directory.done.exists():
         return Exit.DONE
-    fence = Fence(directory, attempt or take_attempt(directory))
+    fence = Fence(directory, attempt or layout.take_attempt(directory))
     make_deterministic(specification.recipe.numerics)
     parallel = specification.recipe.training.parallel
     place = layout.read(parallel.ranks, elastic=parallel.elastic)
