@@ -84,10 +84,18 @@ class MicroBatches:
         received = self.ranks.tensors([_gradient(parameters[number]) for number in sent])
         for micro in range(first, end):
             rank = micro % self.ranks.size
+            had, added = [], []
             for place, number in enumerate(sent):
-                if told[rank][3 + number]:
-                    so_far, gradient = sums[number], received[rank][place]
-                    sums[number] = gradient if so_far is None else so_far.add_(gradient)
+                so_far, gradient = sums[number], received[rank][place]
+                if not told[rank][3 + number]:
+                    continue
+                if so_far is None:
+                    sums[number] = gradient
+                else:
+                    had.append(so_far)
+                    added.append(gradient)
+            if had:
+                torch._foreach_add_(had, added)
         for parameter, gradients in zip(parameters, sums, strict=True):
             parameter.grad = gradients
         _count(state.progress, [_counted(told, micro, first, self.ranks.size) for micro in range(first, end)])

@@ -65,9 +65,10 @@ class Ranks:
         return self.objects(value if self.first else None)[0]
 
     def tensors(self, mine: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
-        """The tensors of each rank, by rank: bit for bit, whatever their types. All ranks give the same shapes and types."""
+        """The tensors of each rank, by rank: bit for bit, whatever their types. All ranks give the same shapes and types. What
+        comes back is the caller's, to be written over."""
         if self.size == 1 or not mine:
-            return [list(mine) for _ in range(self.size)]
+            return [[tensor.clone() for tensor in mine] for _ in range(self.size)]
         found: list[list[torch.Tensor]] = [[] for _ in range(self.size)]
         for bucket in _buckets(mine):
             packed = torch.cat([_raw(tensor) for tensor in bucket])
@@ -76,10 +77,7 @@ class Ranks:
                 dist.all_gather(received, packed)
             for kept, raw in zip(found, received, strict=True):
                 parts = torch.split(raw, [tensor.nbytes for tensor in bucket])
-                kept += [
-                    part.clone().view(tensor.dtype).view(tensor.shape)
-                    for part, tensor in zip(parts, bucket, strict=True)
-                ]
+                kept += [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, bucket, strict=True)]
         return found
 
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
