@@ -131,6 +131,14 @@ class Checkpoints:
             skipped.append({"file": manifest.file, "reason": reason})
         return Found(None, None, tuple(skipped), misfits)
 
+    def read(self, file: str) -> tuple[dict[str, Any] | None, str | None]:
+        """The content of one checkpoint, or what is wrong with it."""
+        try:
+            manifest = Manifest.read(_manifest_of(self._folder / file))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return None, f"has a manifest that cannot be read: {error}"
+        return self._read(manifest)
+
     def _read(self, manifest: Manifest) -> tuple[dict[str, Any] | None, str | None]:
         """Its content, or what is wrong with it."""
         try:

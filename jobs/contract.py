@@ -14,6 +14,19 @@ ATTEMPT_VARIABLE: Final = "SAMEBITS_ATTEMPT"
 SLURM_VERSION_VARIABLE: Final = "SAMEBITS_SLURM_VERSION"
 """Environment variable with what Slurm says of its version, for the record: within an image nothing can ask it."""
 
+NODES_VARIABLE: Final = "SAMEBITS_NODES"
+"""Environment variable with the number of nodes of this attempt: one `python -m jobs RUN` is started on each. Absent: 1."""
+
+NODE_VARIABLE: Final = "SAMEBITS_NODE"
+"""Environment variable with the number of this node among them, from 0. Absent: 0."""
+
+ADDRESS_VARIABLE: Final = "SAMEBITS_ADDRESS"
+"""Environment variable with the name or address by which the other nodes reach this one. Absent: 127.0.0.1."""
+
+RANKS_VARIABLE: Final = "SAMEBITS_RANKS"
+"""Environment variable with the ranks of this attempt, over all nodes. Absent: those of the recipe. Other than those only where the
+recipe is elastic."""
+
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 """Signals that ask a run to save and exit with `Exit.SAVED`. All mean the same. Whoever starts a run may start it with
 them blocked; the run unblocks them once its handlers stand, so none is lost while it imports."""
@@ -34,6 +47,8 @@ class Exit(IntEnum):
     """The input, the image or the machine is not what the specification pins. EX_CONFIG."""
     UNFIT = 79
     """Refused for this machine alone, without having changed anything: on another one the same run may go on."""
+    PEER = 80
+    """A rank ended and took this one with it. Whoever knows of the other ranks, on this node or elsewhere, has the cause."""
 
 
 class Cause(StrEnum):

@@ -60,7 +60,7 @@ def make_deterministic(numerics: "Numerics") -> None:
 
 
 def random_state(device_type: str) -> dict[str, Any]:
-    """The global generators of python, numpy, torch and every CUDA device, as tensors and integers only.
+    """The global generators of python, numpy, torch and the CUDA device that is used, as tensors and integers only.
 
     So that a checkpoint that holds them loads with `weights_only=True`."""
     import random
@@ -80,7 +80,7 @@ def random_state(device_type: str) -> dict[str, Any]:
             "cached": float(cached),
         },
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if device_type == "cuda" else [],
+        "cuda": [torch.cuda.get_rng_state()] if device_type == "cuda" else [],
     }
 
 
@@ -112,7 +112,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     )
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"][0])
 
 
 @contextmanager
@@ -125,15 +125,15 @@ def undisturbed() -> Iterator[None]:
 
     python, array, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     drawn = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    cuda = torch.cuda.get_rng_state_all() if drawn else []
+    cuda = torch.cuda.get_rng_state() if drawn else None  # this device's: the others are other ranks'
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(array)  # noqa: NPY002
         torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda)
 
 
 @contextmanager

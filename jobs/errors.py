@@ -24,3 +24,11 @@ class Fenced(Exception):  # noqa: N818
 
 class Failed(Exception):  # noqa: N818
     """The run cannot go on, for a reason that a traceback would only hide. Exit.BROKEN."""
+
+
+class PeerLost(Exception):  # noqa: N818
+    """Another rank of this run is gone, and has or had the cause. Exit.PEER."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """Asked to stop before anything was computed. Exit.SAVED."""

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from jobs.data.rows import IGNORED, Example
+from jobs.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,10 @@ def evaluate(  # noqa: PLR0913 - all but the first two by name
     device: "torch.device",
     autocast: Callable[[], AbstractContextManager[Any]],
     stop: Callable[[], bool],
+    ranks: Ranks = ALONE,
 ) -> Evaluation | None:
-    """Evaluate on all rows in their order, or None once `stop` turns true between two batches.
+    """Evaluate on all rows in their order, or None once `stop` turns true between two batches. Several ranks share the batches out,
+    and add in the order of the batches: the bits are those of one.
 
     Draws nothing, and leaves each module in the mode that it was in. Raises ValueError when no token counts."""
     import torch
@@ -51,15 +54,21 @@ def evaluate(  # noqa: PLR0913 - all but the first two by name
     model.eval()
     try:
         with torch.no_grad():
-            for start in range(0, len(rows), batch_size):
+            count = -(-len(rows) // batch_size)
+            for first in range(0, count, ranks.size):
                 if stop():
                     return None
-                chosen = [rows[number] for number in range(start, min(start + batch_size, len(rows)))]
-                batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
-                with autocast():
-                    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                counted = _count(logits[:, :-1], batch["labels"][:, 1:])
-                loss, tokens, right = loss + counted[0], tokens + counted[1], right + counted[2]
+                counted = [0.0, 0.0, 0.0]
+                for number in ranks.share(first, min(first + ranks.size, count)):
+                    chosen = [
+                        rows[row] for row in range(number * batch_size, min((number + 1) * batch_size, len(rows)))
+                    ]
+                    batch = {name: tensor.to(device) for name, tensor in collate(chosen).items()}
+                    with autocast():
+                        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+                    counted = [float(value) for value in _count(logits[:, :-1], batch["labels"][:, 1:])]
+                for batch_loss, batch_tokens, batch_right in ranks.numbers(counted):
+                    loss, tokens, right = loss + batch_loss, tokens + int(batch_tokens), right + int(batch_right)
     finally:
         for module, training in modes:
             module.training = training

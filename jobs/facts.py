@@ -17,9 +17,10 @@ PINS: Final = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "OMP_NUM
 """Variables that change bits."""
 
 
-def numerics(device: "torch.device") -> dict[str, str]:
+def numerics(device: "torch.device", reduced_over: int | None = None) -> dict[str, str]:
     """The facts that change bits. Two runs of one specification with equal facts have equal bits; a checkpoint is not
-    continued under others. On CUDA the CPU's class counts too: weights are drawn there."""
+    continued under others. On CUDA the CPU's class counts too: weights are drawn there. `reduced_over`: so many nodes, where ranks
+    add their gradients in the order of the network."""
     import torch
 
     facts = {
@@ -40,4 +41,7 @@ def numerics(device: "torch.device") -> dict[str, str]:
             "tf32_matmul": str(torch.backends.cuda.matmul.allow_tf32),
             "tf32_cudnn": str(torch.backends.cudnn.allow_tf32),
         }
+    if device.type == "cuda" and reduced_over:  # gloo adds in an order of its own, whatever the nodes are
+        nccl = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]
+        facts |= {"nccl": str(nccl), "nodes": str(reduced_over)}
     return facts

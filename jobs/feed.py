@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from jobs import preemption
 from jobs.determinism import seed_everything, undisturbed
 from jobs.order import Course, Purpose, Row, mix
+from jobs.ranks import ALONE, Ranks
 
 Batch = dict[str, torch.Tensor]
 
@@ -47,13 +48,13 @@ class SeededRows(Dataset[Any]):
 
 
 class _Order:
-    """The batch sampler: the rest of the course from where the run stands."""
+    """The batch sampler: a rank's part of the rest of the course, from where the run stands."""
 
-    def __init__(self, course: Course, step: int, done: int) -> None:
-        self._course, self._step, self._done = course, step, done
+    def __init__(self, course: Course, step: int, done: int, ranks: Ranks) -> None:
+        self._course, self._step, self._done, self._ranks = course, step, done, ranks
 
     def __iter__(self) -> Iterator[list[Row]]:
-        return self._course.feed(self._step, self._done)
+        return self._course.feed(self._step, self._done, self._ranks.rank, self._ranks.size)
 
 
 class _StartWorker:
@@ -67,13 +68,20 @@ class _StartWorker:
         seed_everything(mix(self._seed, Purpose.WORKER, worker) & 0xFFFFFFFF)
 
 
-def feed(
-    rows: Any, course: Course, *, step: int, done: int, workers: int, collate: Callable[[Sequence[Any]], Batch]
+def feed(  # noqa: PLR0913 - all but the first two by name
+    rows: Any,
+    course: Course,
+    *,
+    step: int,
+    done: int,
+    workers: int,
+    collate: Callable[[Sequence[Any]], Batch],
+    ranks: Ranks = ALONE,
 ) -> Iterator[Batch]:
-    """Every micro-batch from (step, `done` micro-batches already done) to the end of the course."""
+    """Every micro-batch of this rank from (step, `done` micro-batches already done) to the end of the course."""
     loader = DataLoader(
         SeededRows(rows),
-        batch_sampler=_Order(course, step, done),  # it needs no length
+        batch_sampler=_Order(course, step, done, ranks),  # it needs no length
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_StartWorker(course.seed),

@@ -1,22 +1,19 @@
 """The training loop: evaluate when due, else one micro-batch after the other, and ask between them whether to stop."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch.nn import functional
 
-from jobs.data.rows import IGNORED
+from jobs import together
 from jobs.determinism import random_checksums
 from jobs.errors import Failed
-from jobs.feed import Batch, checksum
-from jobs.ledger import Entry, Ledger
-from jobs.metrics import Display, Metrics
-from jobs.order import Course, learning_rate_factor
+from jobs.ledger import Entry
+from jobs.microbatch import MicroBatches
+from jobs.order import learning_rate_factor
 from jobs.recipe import Training
 from jobs.state import Progress, TrainingState
 
@@ -32,17 +29,29 @@ class Gauge(Protocol):
     def close(self) -> None: ...
 
 
+class Book(Protocol):
+    """What is written line by line: the ledger, the metrics."""
+
+    def append(self, entry: Any, /) -> None: ...
+
+
+class Shown(Protocol):
+    """What a person sees: see `jobs/metrics.py`."""
+
+    def step(self, line: Mapping[str, Any]) -> None: ...
+
+    def evaluation(self, line: Mapping[str, Any]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the loop works with, besides the state that it changes."""
 
-    training: Training
-    course: Course
-    batches: Iterator[Batch]
+    micro_batches: MicroBatches
     evaluate: Evaluate
-    metrics: Metrics
-    ledger: Ledger
-    display: Display
+    metrics: Book
+    ledger: Book
+    display: Shown
     gauge: Gauge
     save: Callable[[], None]
     """Called when a checkpoint is due; survives a full disk by itself."""
@@ -55,7 +64,7 @@ class Parts:
 def train(state: TrainingState, parts: Parts) -> bool:
     """Go on from where `state` stands. True when the course is finished, False when asked to stop: then the state is at rest,
     between two micro-batches or before an evaluation, and waits to be saved."""
-    progress, course = state.progress, parts.course
+    progress, course = state.progress, parts.micro_batches.course
     while True:
         parts.look()
         if progress.step == progress.evaluated * course.steps_per_epoch and progress.micro == 0:
@@ -65,26 +74,6 @@ def train(state: TrainingState, parts: Parts) -> bool:
             return True
         elif not _step(state, parts):
             return False
-
-
-def token_loss(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
-    """Cross entropy summed over the counted tokens of a batch, in fp32, and their number.
-
-    A sum, not a mean: divided by the tokens of the whole step at its end, every token counts the same however the step is cut
-    into micro-batches."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    labels = batch["labels"][:, 1:]
-    loss = functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss, int((labels != IGNORED).sum())
-
-
-def autocast(training: Training, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The precision of the forward pass."""
-    if training.precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def _evaluate(state: TrainingState, parts: Parts) -> bool:
@@ -124,16 +113,18 @@ def _evaluate(state: TrainingState, parts: Parts) -> bool:
 
 def _step(state: TrainingState, parts: Parts) -> bool:
     started = time.monotonic()
-    progress, course = state.progress, parts.course
+    progress, course = state.progress, parts.micro_batches.course
+    training, ranks = parts.micro_batches.training, parts.micro_batches.ranks
     count = len(course.micro_batches(progress.step))
+    buffers = together.Buffers(state, training, ranks)
     while progress.micro < count:
         if parts.stop():
             progress.epoch_seconds += time.monotonic() - started
             return False
-        _micro_batch(state, parts)
+        parts.micro_batches.advance(state)
     loss, tokens = progress.step_loss / max(1, progress.step_tokens), progress.step_tokens
-    factor = learning_rate_factor(parts.training.schedule, progress.step, course.steps)
-    grad_norm, lr = _update(state, parts.training, factor, max(1, tokens))
+    factor = learning_rate_factor(training.schedule, progress.step, course.steps)
+    grad_norm, lr = _update(state, training, factor, max(1, tokens))
     progress.epoch_loss += progress.step_loss
     progress.epoch_tokens += tokens
     progress.step += 1
@@ -143,10 +134,10 @@ def _step(state: TrainingState, parts: Parts) -> bool:
         tokens=tokens,
         lr=lr,
         random=random_checksums(),
-        buffers=state.buffer_checksum() if state.buffer_checksum else None,
+        buffers=buffers.settle(),
         loss=loss,
         grad_norm=grad_norm,
-        weights=state.checksum(),
+        weights=together.checksum(state, ranks),
     )
     parts.ledger.append(entry)
     progress.micro, progress.step_loss, progress.step_tokens, progress.step_data = 0, 0.0, 0, 0
@@ -177,21 +168,6 @@ def _finite(progress: Progress, **numbers: float) -> None:
         if not math.isfinite(number):
             where = f"after step {progress.step}" if progress.micro == 0 else f"in step {progress.step + 1}"
             raise Failed(f"{name.replace('_', ' ')} is {number} {where}. A lower learning rate or clip_norm may help")
-
-
-def _micro_batch(state: TrainingState, parts: Parts) -> None:
-    progress = state.progress
-    fed = next(parts.batches)
-    batch = {name: tensor.to(state.device, non_blocking=True) for name, tensor in fed.items()}
-    state.model.train()
-    torch.manual_seed(parts.course.dropout_seed(progress.step, progress.micro))
-    with autocast(parts.training, state.device):
-        loss, tokens = token_loss(state.model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    progress.step_loss += loss.item()
-    progress.step_tokens += tokens
-    progress.step_data += checksum(fed, progress.micro)
-    progress.micro += 1
 
 
 def _update(state: TrainingState, training: Training, factor: float, tokens: int) -> tuple[float, float]:

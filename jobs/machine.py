@@ -5,9 +5,12 @@ import platform
 import re
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.contract import SLURM_VERSION_VARIABLE
+
+if TYPE_CHECKING:
+    import torch
 
 JOB: Final = (
     "SLURM_JOB_ID",
@@ -97,6 +100,25 @@ def gpus() -> list[dict[str, Any]]:
     return found
 
 
+def node() -> str:
+    """Its name: Slurm's, else the host's."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def of_rank(rank: int, device: "torch.device") -> dict[str, Any]:
+    """Where one of several ranks is, and what it computes on."""
+    import torch
+
+    card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return {
+        "rank": rank,
+        "node": node(),
+        "cpu": cpu_model(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": {"model": card.name, "uuid": str(getattr(card, "uuid", "")) or None} if card else None,
+    }
+
+
 def host() -> dict[str, Any]:
     """Kernel and names. Inside of a container the kernel is the node's, while the host name may be the container's own."""
     return {
@@ -104,7 +126,7 @@ def host() -> dict[str, Any]:
         "build": platform.version(),
         "libc": " ".join(platform.libc_ver()),
         "host": socket.gethostname(),
-        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "node": node(),
     }
 
 

@@ -104,12 +104,14 @@ class Course:
             mix(self.seed, Purpose.ROW, epoch, position),
         )
 
-    def feed(self, step: int, done: int) -> Iterator[list[Row]]:
-        """The rows of every micro-batch from (step, first `done` micro-batches already done) to the end."""
+    def feed(self, step: int, done: int, rank: int = 0, ranks: int = 1) -> Iterator[list[Row]]:
+        """The rows of every micro-batch from (step, first `done` micro-batches already done) to the end; of `ranks`, those of one:
+        micro-batch m of a step is that of rank m modulo ranks, wherever a run goes on."""
         for now in range(step, self.steps):
             epoch = self.epoch(now)
-            for batch in self.micro_batches(now)[done if now == step else 0 :]:
-                yield [self.row(epoch, position) for position in batch]
+            for micro, batch in enumerate(self.micro_batches(now)):
+                if micro % ranks == rank and (now > step or micro >= done):
+                    yield [self.row(epoch, position) for position in batch]
 
     def dropout_seed(self, step: int, micro: int) -> int:
         """Seed of torch's generators for the forward pass of a micro-batch. Below 2**63, as torch wants it."""

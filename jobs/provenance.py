@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,8 +45,11 @@ DIGESTS: Final = {
 """By engine: what each digest of the pin is of. An image id, the digest of a manifest and that of a base are three things."""
 
 
-def record(specification: "Specification", rundir: "RunDir", attempt: int) -> None:
-    """Write provenance.json and pip-freeze.txt, and say the versions of R11 in the log. An attempt adds itself to those before.
+def record(
+    specification: "Specification", rundir: "RunDir", attempt: int, ranks: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Write provenance.json and pip-freeze.txt, and say the versions of R11 in the log. An attempt adds itself to those before;
+    `ranks`: where each is, when there are several (`jobs.machine.of_rank`).
 
     Raises OSError."""
     import torch
@@ -69,7 +73,7 @@ def record(specification: "Specification", rundir: "RunDir", attempt: int) -> No
         "config_sha256": specification.config_sha256,
         "image": digests(specification.image),
         "launched": specification.launched,
-        "attempts": [*_former_attempts(rundir.provenance, attempt), _attempt(attempt, versions)],
+        "attempts": [*_former_attempts(rundir.provenance, attempt), _attempt(attempt, versions, ranks)],
         "packages": freeze.splitlines(),
         "conda": {"file": None if history is None else "conda-history.yml", "reason": no_history},
     }
@@ -99,7 +103,9 @@ def packages() -> list[str]:
     return sorted(f"{name}=={version}" for name, version in found.items())
 
 
-def _attempt(number: int, versions: dict[str, dict[str, str | None]]) -> dict[str, Any]:
+def _attempt(
+    number: int, versions: dict[str, dict[str, str | None]], ranks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """What may be another in each attempt: the machine, the job, the command."""
     import torch
 
@@ -117,6 +123,7 @@ def _attempt(number: int, versions: dict[str, dict[str, str | None]]) -> dict[st
         "pins": {name: os.environ.get(name) for name in PINS},
         **machine.host(),
         "slurm": machine.slurm(),
+        "ranks": [dict(each) for each in ranks] or None,
     }
 
 

@@ -174,6 +174,18 @@ class Schedule(Section):
     """Last learning rate as a fraction of the peak (linear and cosine)."""
 
 
+class Parallel(Section):
+    """The processes that share out the micro-batches of a step, on one node or several (`cluster.nodes`)."""
+
+    ranks: Positive = 1
+    """How many, over all nodes. Micro-batch m of a step is computed by rank m modulo ranks: the batch does not depend on their
+    number. The bits do, unless `elastic`."""
+    elastic: bool = False
+    """true: the bits do not depend on the number of ranks, so that a run that was preempted on four may go on with two or one. The
+    gradients of each micro-batch go to every rank and are added in the order of the micro-batches: `accumulation` times what is
+    trained, sent once a step; good for LoRA, dear for whole models. Refused for models that change their buffers in training."""
+
+
 class Training(Section):
     """How it is learnt."""
 
@@ -182,7 +194,9 @@ class Training(Section):
     batch_size: Positive
     """Rows per micro-batch."""
     accumulation: Positive = 1
-    """Micro-batches per optimizer step."""
+    """Micro-batches per optimizer step, over all ranks."""
+    parallel: Parallel = Parallel()
+    """Ranks that share them out."""
     optimizer: Optimizer
     """Required: no learning rate is a good default."""
     schedule: Schedule = Schedule()
@@ -191,6 +205,12 @@ class Training(Section):
     """bf16: autocast of the forward pass; weights and moments stay fp32."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the gradient; null for none."""
+
+    @model_validator(mode="after")
+    def _work_for_all(self) -> "Training":
+        if self.accumulation < self.parallel.ranks:
+            raise ValueError(f"accumulation is less than parallel.ranks: only {self.accumulation} would have work")
+        return self
 
 
 class Evaluation(Section):

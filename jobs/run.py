@@ -1,6 +1,5 @@
 """The program inside the image, top to bottom: from a run's specification to its finished tree."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,19 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from jobs import data, evaluate, facts, model, provenance, trackers
+from jobs import data, evaluate, facts, layout, machine, model, provenance, rendezvous, together, trackers
 from jobs.checkpoint import Checkpoints
-from jobs.contract import ATTEMPT_VARIABLE, Event, Exit
+from jobs.contract import Event, Exit
 from jobs.determinism import make_deterministic, seed_everything
-from jobs.errors import Refused, Unfit
+from jobs.errors import Refused, Stopped, Unfit
 from jobs.feed import Batch
 from jobs.fence import Fence
 from jobs.files import append_line, now
 from jobs.gpu import Gauge
-from jobs.loop import autocast
+from jobs.layout import Layout, take_attempt
+from jobs.microbatch import autocast
 from jobs.preemption import StopFlag
+from jobs.ranks import ALONE, Ranks, SharedStop
 from jobs.recipe import Specification
 from jobs.rundir import RunDir
 from jobs.session import Work, attempt
@@ -33,19 +34,45 @@ def run(path: Path, stop: StopFlag, check_origin: Callable[[], None] = lambda: N
         print(f"{directory.name} seed {directory.seed}: done already")
         return Exit.DONE
     check_origin()
+    parallel = specification.recipe.training.parallel
+    place = layout.read(parallel.ranks, elastic=parallel.elastic)
     fence = Fence(directory, take_attempt(directory))
-    device = pick_device(specification)
+    device = pick_device(specification, place)
     seed_everything(specification.seed)
     make_deterministic(specification.recipe.numerics)
-    provenance.record(specification, directory, fence.attempt)
+    try:
+        ranks = rendezvous.meet(place, directory.rendezvous(fence.attempt), device, stop)
+    except Stopped:
+        return stopped_before_training(stop, specification, directory, fence) if place.first else Exit.SAVED
+    try:
+        return together_or_alone(specification, directory, fence, device, ranks, stop, check_origin)
+    finally:
+        ranks.close()
+
+
+def together_or_alone(  # noqa: PLR0913, PLR0917 - what an attempt has before it has data and a model
+    specification: Specification,
+    directory: RunDir,
+    fence: Fence,
+    device: torch.device,
+    ranks: Ranks,
+    stop: StopFlag,
+    check_origin: Callable[[], None],
+) -> Exit:
+    """The attempt, once its ranks have found each other. Raises as `run`, and PeerLost."""
+    machines = ranks.objects(machine.of_rank(ranks.rank, device)) if ranks.size > 1 else []
+    if ranks.first:
+        provenance.record(specification, directory, fence.attempt, machines)
+    stop = SharedStop(stop, ranks) if ranks.size > 1 else stop
     if stop():
-        return stopped_before_training(stop, specification, directory, fence)
-    work = prepare(specification, directory, device)
+        return stopped_before_training(stop, specification, directory, fence) if ranks.first else Exit.SAVED
+    work = prepare(specification, directory, device, ranks)
     check_origin()  # again, since most libraries are loaded where they are used
+    together.same_machine(ranks, work.numerics, machine.node())
     return attempt(specification, directory, fence, work, stop)
 
 
-def prepare(specification: Specification, directory: RunDir, device: torch.device) -> Work:
+def prepare(specification: Specification, directory: RunDir, device: torch.device, ranks: Ranks = ALONE) -> Work:
     """Data and model of a recipe, on the device. Raises Refused."""
     recipe, project = specification.recipe, Path(specification.project_root)
     corpus = data.load(recipe.data, project, model.tokenizer_source(recipe, project))
@@ -63,6 +90,7 @@ def prepare(specification: Specification, directory: RunDir, device: torch.devic
             device=device,
             autocast=lambda: autocast(recipe.training, device),
             stop=stop,
+            ranks=ranks,
         )
 
     return Work(
@@ -71,9 +99,12 @@ def prepare(specification: Specification, directory: RunDir, device: torch.devic
         rows=corpus.train,
         collate=collate,
         evaluate=measure,
-        numerics=facts.numerics(device),
+        numerics=facts.numerics(
+            device, ranks.nodes if ranks.size > 1 and not recipe.training.parallel.elastic else None
+        ),
         open_tracker=lambda step: trackers.open_trackers(recipe.tracking, directory, specification, step),
         gauge=Gauge(device),
+        ranks=ranks,
     )
 
 
@@ -94,19 +125,18 @@ def read_specification(path: Path) -> tuple[Specification, RunDir]:
     return specification, directory
 
 
-def take_attempt(directory: RunDir) -> int:
-    """The number that the task took for us, or, started by hand, the next one."""
-    given = os.environ.get(ATTEMPT_VARIABLE, "")
-    return int(given) if given.isdecimal() else directory.take_attempt()
-
-
-def pick_device(specification: Specification) -> torch.device:
-    """Raises Unfit when the GPU that the recipe wants is not there."""
+def pick_device(specification: Specification, place: Layout) -> torch.device:
+    """That of this rank: the GPUs of a node go to its ranks in their order. Raises Unfit when the GPU that the recipe wants is not
+    there."""
     if specification.recipe.numerics.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise Unfit("numerics.device is cuda, but torch finds no GPU here; ask for one: cluster: {gpus: 1}")
-    return torch.device("cuda", 0)
+    if torch.cuda.device_count() < place.per_node:
+        raise Unfit(f"{place.per_node} ranks on this node want a GPU each, torch finds {torch.cuda.device_count()}")
+    device = torch.device("cuda", place.local)
+    torch.cuda.set_device(device)
+    return device
 
 
 def stopped_before_training(stop: StopFlag, specification: Specification, directory: RunDir, fence: Fence) -> Exit:
@@ -124,5 +154,5 @@ def stopped_before_training(stop: StopFlag, specification: Specification, direct
             "seconds": 0.0,
         },
     )
-    print(f"{stop.signal}: stopped before training; nothing is lost", flush=True)
+    print(f"{stop.signal or 'another rank'}: stopped before training; nothing is lost", flush=True)
     return Exit.SAVED

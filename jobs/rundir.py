@@ -128,6 +128,10 @@ class RunDir:
     def attempt_log(self, attempt: int) -> Path:
         return self.logs / f"attempt-{attempt}.log"
 
+    def rendezvous(self, attempt: int) -> Path:
+        """Where the first rank of an attempt says how the others reach it: {address, port}. Gone once they have."""
+        return self.logs / f"rendezvous-{attempt}.json"
+
     def attempts(self) -> list[int]:
         """Numbers of the attempts that were ever taken, ascending."""
         found = (p.name.removeprefix("attempt-").removesuffix(".log") for p in self.logs.glob("attempt-*.log"))

@@ -65,13 +65,13 @@ class TrainingState:
         self.model, self.optimizer, self.device = model, optimizer, device
         self.progress = Progress()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._buffers = dict(model.named_buffers())
+        self.buffers = dict(model.named_buffers())
         self._copy = HostCopy()
         frozen = [p for p in model.parameters() if not p.requires_grad]
         self.base = Checksum(frozen)() if frozen else None
         """Checksum of the weights that are not trained, and so not saved."""
         self.checksum = Checksum(self.trainable.values())
-        self.buffer_checksum = Checksum(self._buffers.values()) if self._buffers else None
+        self.buffer_checksum = Checksum(self.buffers.values()) if self.buffers else None
 
     def capture(self) -> dict[str, Any]:
         """A copy on the CPU of everything, of tensors, numbers, texts, lists and dicts alone. Valid until the next one: they
@@ -79,7 +79,7 @@ class TrainingState:
         copied = self._copy(
             {
                 "model": self.trainable,
-                "buffers": self._buffers,
+                "buffers": self.buffers,
                 "optimizer": self.optimizer.state_dict(),
                 "gradients": {name: p.grad for name, p in self.trainable.items() if p.grad is not None},
             }
@@ -102,7 +102,7 @@ class TrainingState:
             gradient = state["gradients"].get(name)
             parameter.grad = None if gradient is None else gradient.to(self.device)
         for name, value in state["buffers"].items():
-            self._buffers[name].copy_(value)
+            self.buffers[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         restore_random_state(state["random"])

@@ -26,6 +26,7 @@ def parts_of(folder: Path, training: Any) -> Any:
     from jobs.linefile import LineFile, Mark
     from jobs.loop import Parts
     from jobs.metrics import Metrics
+    from jobs.microbatch import MicroBatches
     from jobs.order import Course
     from jobs.rundir import RunDir
 
@@ -36,7 +37,8 @@ def parts_of(folder: Path, training: Any) -> Any:
     metrics, lines = (LineFile(path, Mark(), lambda: None) for path in (run.metrics_file, run.ledger))
     tracker = trackers.open_trackers(made.recipe.tracking, run, made, 0)
     return Parts(
-        training=training, course=Course(3, 10**6, ROWS, ACCUMULATION, 1), batches=repeat(batch(ROWS)), evaluate=lambda: None,
+        micro_batches=MicroBatches(training, Course(3, 10**6, ROWS, ACCUMULATION, 1), repeat(batch(ROWS))),
+        evaluate=lambda: None,
         metrics=Metrics(metrics, tracker), ledger=Ledger(lines), display=SimpleNamespace(step=lambda line: None),
         gauge=SimpleNamespace(read=dict, close=lambda: None), save=lambda: None, look=lambda: None, every_steps=None,
         stop=lambda: False,

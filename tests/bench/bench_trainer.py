@@ -75,6 +75,7 @@ def run(network: Any, folder: Path) -> list[Clocks]:
     from jobs.ledger import Ledger
     from jobs.linefile import LineFile, Mark
     from jobs.metrics import Metrics
+    from jobs.microbatch import MicroBatches
     from jobs.order import Course
     from jobs.rundir import RunDir
     from jobs.state import TrainingState
@@ -102,8 +103,9 @@ def run(network: Any, folder: Path) -> list[Clocks]:
 
     course, examples = Course(3, ROWS * ACCUMULATION * (STEPS + 1), ROWS, ACCUMULATION, 1), rows()
     parts = loop.Parts(
-        training=training, course=course,
-        batches=feed(examples, course, step=0, done=0, workers=0, collate=collate),
+        micro_batches=MicroBatches(
+            training, course, feed(examples, course, step=0, done=0, workers=0, collate=collate)
+        ),
         evaluate=lambda: None, metrics=Metrics(metrics, trackers.Trackers()), ledger=Ledger(lines),
         display=SimpleNamespace(step=lambda line: None), gauge=SimpleNamespace(read=dict, close=lambda: None),
         save=lambda: None, look=lambda: None, every_steps=None, stop=stop,

@@ -30,7 +30,9 @@ DOORS = {
         "launcher/engines/apptainer_program.py",  # where Apptainer finds its own programs
         "launcher/engines/apptainer_sif.py",  # where a build has space
         "jobs/__main__.py",  # what the task says to the run
-        "jobs/run.py",
+        "jobs/layout.py",  # where the ranks are
+        "jobs/spawn.py",  # which rank each one is
+        "jobs/rendezvous.py",  # the interface that gloo and NCCL take
         "jobs/facts.py",  # versions and threads
         "jobs/provenance.py",
         "jobs/machine.py",  # what Slurm says of the job

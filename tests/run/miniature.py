@@ -118,18 +118,35 @@ def make_tree(root: Path, **changes: Any) -> Path:
 
 def start(path: Path, stop: StopFlag, numerics: dict[str, str] | None = None, attempt: int | None = None) -> Exit:
     """One attempt: `jobs.run.run` with the miniature in the place of data and transformer."""
-    from jobs import session
+    import torch
+
+    from jobs import layout, rendezvous, session, together
     from jobs.determinism import make_deterministic
+    from jobs.errors import Stopped
     from jobs.fence import Fence
+    from jobs.ranks import SharedStop
     from jobs.recipe import Specification
 
     specification, directory = Specification.model_validate_json(path.read_bytes()), RunDir.of_specification(path)
     if directory.done.exists():
         return Exit.DONE
-    fence = Fence(directory, attempt or directory.take_attempt())
+    fence = Fence(directory, attempt or layout.take_attempt(directory))
     make_deterministic(specification.recipe.numerics)
-    work = _work(specification, numerics or {"class": "this"})
-    return session.attempt(specification, directory, fence, work, stop)
+    parallel = specification.recipe.training.parallel
+    place = layout.read(parallel.ranks, elastic=parallel.elastic)
+    try:
+        ranks = rendezvous.meet(place, directory.rendezvous(fence.attempt), torch.device("cpu"), stop)
+    except Stopped:
+        return Exit.SAVED
+    try:
+        numerics = numerics or {"class": str(ranks.rank) if "MINIATURE_CLASS" in os.environ else "this"}
+        together.same_machine(ranks, numerics, "this machine")
+        work = _work(specification, numerics, ranks)
+        return session.attempt(
+            specification, directory, fence, work, SharedStop(stop, ranks) if ranks.size > 1 else stop
+        )
+    finally:
+        ranks.close()
 
 
 def until_done(path: Path, stop: Callable[[], StopFlag], most: int = 400) -> int:
@@ -166,14 +183,15 @@ def newest(run: RunDir) -> Path:
     return run.checkpoints / (run.checkpoints / "latest").readlink()
 
 
-def _work(specification: Any, numerics: dict[str, str]) -> Any:
+def _work(specification: Any, numerics: dict[str, str], ranks: Any) -> Any:
     import torch
 
-    from jobs.loop import autocast, token_loss
+    from jobs.microbatch import autocast, token_loss
     from jobs.session import Work
 
     training, device = specification.recipe.training, torch.device("cpu")
-    model = _model(specification.seed)
+    counts = not training.parallel.elastic or "MINIATURE_COUNTS" in os.environ
+    model = _model(specification.seed, counts=counts, errs=ranks.rank > 0 and "MINIATURE_ERRS" in os.environ)
 
     def evaluate(stop: Callable[[], bool]) -> Evaluated | None:
         model.eval()
@@ -199,10 +217,12 @@ def _work(specification: Any, numerics: dict[str, str]) -> Any:
         numerics=numerics,
         open_tracker=lambda step: silent,
         gauge=SimpleNamespace(read=lambda: {"gpu_utilization": None, "gpu_reason": "none"}, close=lambda: None),
+        ranks=ranks,
     )
 
 
-def _model(seed: int) -> Any:
+def _model(seed: int, *, counts: bool, errs: bool) -> Any:
+    """`counts`: whether its forward pass changes a buffer. `errs`: whether it changes a weight by itself, in the third step."""
     import numpy as np
     import torch
 
@@ -216,13 +236,17 @@ def _model(seed: int) -> Any:
             self.down, self.up = torch.nn.Linear(WIDTH, 4), torch.nn.Linear(4, WIDTH)
             self.norm, self.head = torch.nn.LayerNorm(WIDTH), torch.nn.Linear(WIDTH, VOCABULARY)
             self.unused = torch.nn.Parameter(torch.ones(3))  # never gets a gradient
+            self.passes = 0
             self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
             hidden = self.embedding(input_ids).cumsum(1)
             hidden = hidden + self.up(torch.nn.functional.gelu(self.down(hidden)))
             if self.training:
-                self.seen += input_ids.shape[0]
+                self.passes += 1
+                if errs and self.passes == 3:  # one in each step
+                    self.head.bias.data[0] += 1e-6
+                self.seen += input_ids.shape[0] if counts else 0
                 hidden = torch.nn.functional.dropout(hidden * (1 + 0.001 * self.seen), 0.1) * (
                     1 + 0.01 * random.random()
                 )

@@ -45,6 +45,25 @@ def test_run_order_every_row_once_per_epoch_from_any_place(
         done += len(course.micro_batches(step))
 
 
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 7), st.integers(1, 6), st.integers(1, 5), st.data())
+def test_run_order_ranks_share_each_step_by_number_wherever_it_goes_on(
+    rows: int, accumulation: int, ranks: int, epochs: int, data: st.DataObject
+) -> None:
+    """What the feeders of all ranks give, taken as the loop takes it (micro-batch m from rank m modulo ranks), is the whole."""
+    course = Course(seed=1, rows=rows, batch_size=2, accumulation=accumulation, epochs=epochs)
+    step = data.draw(st.integers(0, course.steps - 1))
+    done = data.draw(st.integers(0, len(course.micro_batches(step)) - 1))
+    feeders = [course.feed(step, done, rank, ranks) for rank in range(ranks)]
+    taken = [
+        next(feeders[micro % ranks])
+        for now in range(step, course.steps)
+        for micro in range(done if now == step else 0, len(course.micro_batches(now)))
+    ]
+    assert taken == list(course.feed(step, done))
+    assert all(next(feeder, None) is None for feeder in feeders)
+
+
 def test_run_order_epochs_and_seeds_differ() -> None:
     def order(seed: int, epoch: int) -> list[int]:
         course = Course(seed=seed, rows=40, batch_size=4, accumulation=1, epochs=2)

@@ -1,7 +1,10 @@
 """The whole program with its real parts: transformers, peft, data, facts, TensorBoard. What a miniature cannot show."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import miniature
@@ -68,3 +71,35 @@ def test_run_real_is_exact_and_complete(real: tuple[Path, Path]) -> None:
     assert first.provenance.exists()
     assert list((first.metrics / "tensorboard").iterdir())
     assert run(calm, StopFlag()) is Exit.DONE
+
+
+def test_run_real_has_the_same_bits_on_one_rank_and_on_two(real: tuple[Path, Path]) -> None:
+    """Elastic, stopped once in between: transformers, peft, dropout, evaluation shared out; and who computed it is on record."""
+    calm, blown = real
+    for path in real:
+        made = json.loads(path.read_text())
+        made["recipe"]["training"]["parallel"] = {"ranks": 2, "elastic": True}
+        path.write_text(json.dumps(made))
+    first, second = RunDir.of_specification(calm), RunDir.of_specification(blown)
+
+    def go(path: Path, ranks: int, *, stop: bool = False) -> int:
+        argv = [sys.executable, "-P", "-m", "jobs", str(path)]
+        environ = {**os.environ, "PYTHONPATH": str(Path(miniature.__file__).parents[2]), "SAMEBITS_RANKS": str(ranks)}
+        with subprocess.Popen(
+            argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            said = ""
+            for line in process.stdout or ():
+                said += line
+                if stop and "before training" in line:
+                    process.terminate()
+        assert process.returncode in {Exit.DONE, Exit.SAVED}, said
+        return process.returncode
+
+    assert go(calm, 1) == Exit.DONE
+    assert go(blown, 2, stop=True) == Exit.SAVED
+    assert go(blown, 2) == Exit.DONE
+    assert_same_run(first, second)
+    attempts = json.loads(second.provenance.read_text())["attempts"]
+    assert [[each["rank"] for each in attempt["ranks"]] for attempt in attempts] == [[0, 1], [0, 1]]
+    assert json.loads(first.provenance.read_text())["attempts"][0]["ranks"] is None
