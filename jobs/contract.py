@@ -1,6 +1,7 @@
 """What the launcher and the run agree on: exit codes, signals, events, pins. Standard library only, no heavy import."""
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -49,6 +50,17 @@ class Exit(IntEnum):
     """Refused for this machine alone, without having changed anything: on another one the same run may go on."""
     PEER = 80
     """A rank ended and took this one with it. Whoever knows of the other ranks, on this node or elsewhere, has the cause."""
+
+
+_SEVERITY: Final = (Exit.UNFIT, Exit.REFUSED, Exit.FENCED, Exit.PEER, Exit.SAVED, Exit.DONE)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """One end out of those of several ranks or nodes (negative: a signal): the one that is the cause of the others. A signal comes
+    before a crash, a crash before all that the run can say of itself."""
+    killed = [code for code in codes if code < 0]
+    crashed = [code for code in codes if code not in _SEVERITY]
+    return next(iter([*killed, *crashed]), None) or next(int(code) for code in _SEVERITY if code in codes)
 
 
 class Cause(StrEnum):

@@ -10,15 +10,13 @@ import sys
 import time
 from typing import Final
 
-from jobs.contract import STOP_SIGNALS, Exit
+from jobs.contract import STOP_SIGNALS, Exit, worst
 from jobs.layout import RANK_VARIABLE, Layout
 
 WAIT_SECONDS: Final = 20.0
 """How long the ranks may outlive one that has failed: they notice at once, unless they are in the middle of something."""
 
 PR_SET_PDEATHSIG: Final = 1
-_SEVERITY: Final = (Exit.BROKEN, Exit.UNFIT, Exit.REFUSED, Exit.FENCED, Exit.PEER, Exit.SAVED, Exit.DONE)
-"""Which of several ends is the cause of the others: the first in this order. A signal comes before all."""
 
 
 def supervise(layout: Layout) -> int:
@@ -42,20 +40,10 @@ def supervise(layout: Layout) -> int:
         )
         for rank in layout.of_node
     ]
-    ended = _wait(ranks)
-    code = cause(ended)
+    code = worst(_wait(ranks))
     if code < 0:
         _die_of(-code)
     return code
-
-
-def cause(codes: list[int]) -> int:
-    """One end out of those of several ranks; negative for a signal."""
-    killed = [code for code in codes if code < 0]
-    if killed:
-        return killed[0]
-    known = [code for code in _SEVERITY if code in codes]
-    return next((code for code in codes if code not in _SEVERITY), None) or int(known[0])
 
 
 def _wait(ranks: "list[subprocess.Popen[bytes]]") -> list[int]:

@@ -172,9 +172,10 @@ def _elsewhere(run: RunDir, job: str, known: Situation, decision: Decision) -> D
     """The same decision with the nodes that are kept from the next attempt; a stop where that leaves none."""
     if decision.action is not Action.REQUEUE:
         return decision
+    mine = [each for each in attempts(run) if each.job == job]
+    before = [each for each in mine if each.restart != known.restarts]
     node = os.environ.get("SLURMD_NODENAME") or platform.node()
-    before = [each for each in attempts(run) if each.job == job and each.restart != known.restarts]
-    ended = AttemptRecord(0, node=node, cause=decision.cause)
+    ended = replace(_this(mine, known.restarts) or AttemptRecord(0), node=node, cause=decision.cause)
     avoid = [name for name, weight in failures([*before, ended]).items() if weight >= FAILED]
     if not avoid:
         return decision

@@ -16,6 +16,10 @@ class AttemptRecord:
     number: int
     """From 1. 0 gathers decisions about a job that ended before any attempt was taken."""
     node: str | None = None
+    nodes: str | None = None
+    """All of them, as Slurm writes lists of nodes, where there are several; `node` is the first."""
+    codes: Mapping[str, int] = field(default_factory=dict)
+    """Of several nodes: how the run ended on each that said so, by its name."""
     job: str | None = None
     """`ARRAYJOB_TASK`; None when it ran on this machine."""
     restart: int = 0
@@ -47,6 +51,11 @@ class AttemptRecord:
     """From the signal to the published checkpoint."""
 
     @property
+    def where(self) -> str | None:
+        """The node, or all of them."""
+        return self.nodes or self.node
+
+    @property
     def executed(self) -> int | None:
         """Steps that it did, those that are lost included; None while that is not known."""
         if self.first_step is None:
@@ -75,7 +84,7 @@ def fold(events: Iterable[Mapping[str, Any]]) -> list[AttemptRecord]:
 
 def _started(record: AttemptRecord, line: Mapping[str, Any]) -> None:
     record.started = line.get("time")
-    record.node = line.get("node")
+    record.node, record.nodes = line.get("node"), line.get("nodes")
     record.job = line.get("job")
     record.restart = line.get("restart") or 0
 
@@ -99,6 +108,7 @@ def _saved(record: AttemptRecord, line: Mapping[str, Any]) -> None:
 
 def _ended(record: AttemptRecord, line: Mapping[str, Any]) -> None:
     record.ended, record.exit_code = line.get("time"), line.get("exit_code")
+    record.codes = line.get("nodes") or {}
     if line.get("step") is not None:
         record.step = line["step"]
 

@@ -199,7 +199,7 @@ def _no_more(now: Situation, cause: Cause) -> str:
 
 def outcome(code: int | None) -> Outcome:
     """The exit code of the run, as `ended` in events.jsonl has it (negative: a signal), as an outcome."""
-    if code is None or -code in STOP_SIGNALS:
+    if code is None or -code in STOP_SIGNALS or code == Exit.PEER:  # whoever had the cause could not say it
         return Outcome.SILENT
     if code == -SIGKILL:
         return Outcome.KILLED

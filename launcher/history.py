@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from jobs.contract import Cause
+from jobs.contract import Cause, Exit
 from jobs.rundir import RunDir
 from launcher.attempts import AttemptRecord
 
@@ -77,15 +77,25 @@ def failures(attempts: Iterable[AttemptRecord]) -> dict[str, int]:
     """How often each node failed, in the order in which it was first seen to."""
     found: dict[str, int] = {}
     for record in attempts:
-        if record.node is not None and record.cause in WEIGHTS:
-            found[record.node] = found.get(record.node, 0) + WEIGHTS[Cause(record.cause)]
+        for node in blamed(record):
+            found[node] = found.get(node, 0) + WEIGHTS[Cause(str(record.cause))]
     return found
+
+
+def blamed(record: AttemptRecord) -> list[str]:
+    """The nodes that an end speaks against. Of several: those that the run was refused on; where one failed, nobody there said
+    which, and Slurm itself keeps away from a node that is down."""
+    if record.node is None or record.cause not in WEIGHTS:
+        return []
+    if record.nodes is None or record.cause == Cause.NOT_STARTED:  # it is the first one's task that takes the attempt
+        return [record.node]
+    return [name for name, code in record.codes.items() if record.cause == Cause.UNFIT and code == Exit.UNFIT]
 
 
 def suspect(attempts: Sequence[AttemptRecord], this: AttemptRecord) -> str:
     """The node on which the run came further than on this one, where it ended before its first step. Empty when it did not, or
     when it has crashed like that on another node since: then it is not the node."""
-    if this.executed:
+    if this.executed or this.nodes is not None:  # of several nodes it may be any
         return ""
     for record in reversed(attempts[: attempts.index(this)]):
         if record.node in {this.node, None}:

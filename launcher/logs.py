@@ -145,6 +145,6 @@ def _nothing_yet(reader: Reader, state: RunState) -> None:
 def header(run: RunDir, number: int) -> str:
     """One line before an attempt's own."""
     record = next((each for each in attempts(run) if each.number == number), AttemptRecord(number))
-    place = ", ".join(part for part in (record.node, record.job and f"job {record.job}", record.started) if part)
+    place = ", ".join(part for part in (record.where, record.job and f"job {record.job}", record.started) if part)
     ending = f": {record.cause}" if record.cause else ""
     return f"== seed {run.seed}, attempt {number}" + (f" ({place})" if place else "") + f"{ending} =="

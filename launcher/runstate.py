@@ -122,7 +122,7 @@ def judge(run: RunDir, record: Record | None, answer: Answer) -> RunState:
         state, detail, active = _ended(status, _of(record, last))
     else:
         state, detail, active = _in_slurm(status, _of(record, last))
-    node = (status.node if status and not status.ended else "") or (last.node if last else None)
+    node = (status.node if status and not status.ended else "") or (last.where if last else None)
     place, job = (record.place, record.job) if record else (None, None)
     taken = state is State.SAVED and not active and status is not None and status.state == "PREEMPTED"
     return RunState(run.seed, state, detail, active, place, job, node, history, taken)

@@ -31,6 +31,8 @@ LOCK_SECONDS: Final = 60
 NOT_YET: Final = "now+365days"
 """Nothing starts before its record and its calls stand; `release` then says now. --hold would do as well, but of a held job sbatch
 does not ask whether any node can ever run it."""
+_SEVERAL: Final = ("--kill-on-bad-exit=1", "--wait=0")
+"""For several nodes. A task that dies ends the others; one that has come to its end, as all do in their own time, does not."""
 PLACEHOLDER: Final = "SUBMISSION"
 """Stands for the submission's id in a script that is only shown."""
 
@@ -131,7 +133,12 @@ def parameters(folder: Path, slurm: SlurmRequest, own: Bundle) -> dict[str, Any]
         "teardown": batch.teardown(slurm.teardown, placement),
         # srun truncates its log at a restart without an open mode of its own, and since 22.05 it does not take
         # --cpus-per-task from the job. Of two --output the last one counts.
-        "srun_args": ["--open-mode=append", f"--output={log}", f"--cpus-per-task={slurm.cpus_per_task}"],
+        "srun_args": [
+            "--open-mode=append",
+            f"--output={log}",
+            f"--cpus-per-task={slurm.cpus_per_task}",
+            *(_SEVERAL if slurm.nodes > 1 else ()),
+        ],
         "additional_parameters": {
             **{key.replace("_", "-"): value or True for key, value in slurm.additional.items()},
             "signal": f"USR2@{slurm.signal_seconds}",

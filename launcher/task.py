@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Final
@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 from jobs.contract import ATTEMPT_VARIABLE, SLURM_VERSION_VARIABLE, STOP_SIGNALS, Event, Exit, ImagePin
 from jobs.files import append_line, now, read_lines
 from jobs.rundir import RunDir
+from launcher import nodes
 from launcher.allocation import allocation
 from launcher.engines import Command, NodeOptions, Start, engine
 from launcher.errors import LaunchError
@@ -57,19 +58,43 @@ def start(specification: str, placement: str) -> int:
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # comes with Slurm's SIGTERM; submitit answers it in a way of its own
     path = Path(specification)
     run = RunDir.of_specification(path)
+    place, node = Placement.read(Path(placement)), nodes.here()
+    meeting = nodes.Meeting(Path(placement).parent, node) if node.count > 1 else None
+    if meeting is None or node.first:
+        word = _begin(run, place, node)
+        if meeting is not None:
+            meeting.say(word)
+    else:
+        word = meeting.wait(lambda: bool(received))
+    if word.attempt is None:
+        return word.code
+    attempt = word.attempt
+    with _log(run, attempt, node).open("ab", buffering=0) as log:
+        code = _Attempt(path, run, place, attempt, node, meeting, log).go(received)
+    if meeting is not None:
+        meeting.end(code)
+    if node.first:
+        _record(run, _ended(run, attempt, code, meeting))
+    return code
+
+
+def _begin(run: RunDir, place: Placement, node: nodes.Here) -> nodes.Word:
+    """Take an attempt, for all nodes; or the exit code with which they end at once."""
     if run.done.exists():
         print(f"{run.name} seed {run.seed}: done already", flush=True)
-        return Exit.DONE
-    place = Placement.read(Path(placement))
+        return nodes.Word(None, Exit.DONE)
     if is_cancelled(run, place.submission):
         print(f"{run.name} seed {run.seed}: cancelled, so it does not start", flush=True)
-        return Exit.SAVED
+        return nodes.Word(None, Exit.SAVED)
     attempt = run.take_attempt()
-    append_line(run.events, _started(attempt))
-    with run.attempt_log(attempt).open("ab", buffering=0) as log:
-        code = _attempt(path, run, place, attempt, log, received)
-    _record(run, {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)})
-    return code
+    append_line(run.events, _started(attempt, node))
+    return nodes.Word(attempt)
+
+
+def _log(run: RunDir, attempt: int, node: nodes.Here) -> Path:
+    """The attempt's own, which the first node has taken it with; beside it those of the others."""
+    log = run.attempt_log(attempt)
+    return log if node.first else log.with_suffix(f".node-{node.number}.log")
 
 
 def _record(run: RunDir, line: dict[str, Any]) -> None:
@@ -80,16 +105,26 @@ def _record(run: RunDir, line: dict[str, Any]) -> None:
         print(f"event not written: {error}: {line}", file=sys.stderr, flush=True)
 
 
-def _started(attempt: int) -> dict[str, Any]:
+def _started(attempt: int, node: nodes.Here) -> dict[str, Any]:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return {
         "event": Event.STARTED,
         "attempt": attempt,
         "time": now(),
-        "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
+        "node": node.name,
         "job": f"{array}_{task}" if array and task else None,
         "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+        **({"nodes": os.environ["SLURM_JOB_NODELIST"]} if node.count > 1 else {}),
     }
+
+
+def _ended(run: RunDir, attempt: int, code: int, meeting: nodes.Meeting | None) -> dict[str, Any]:
+    """The event; of several nodes with the end of each, once they have said it."""
+    told: dict[str, Any] = {}
+    if meeting is not None:
+        code, told["nodes"] = meeting.ends()
+    head = {"event": Event.ENDED, "attempt": attempt, "time": now(), "exit_code": code, "step": _last_step(run)}
+    return head | told
 
 
 def _last_step(run: RunDir) -> int | None:
@@ -101,34 +136,97 @@ def _last_step(run: RunDir) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _attempt(path: Path, run: RunDir, place: Placement, attempt: int, log: IO[bytes], received: list[int]) -> int:
-    pin = ImagePin(**json.loads(path.read_text(encoding="utf-8"))["image"])
-    image, node = engine(pin.engine), NodeOptions.from_json(place.node)
-    try:
-        problems = image.verify(pin, node)
-    except (OSError, LaunchError) as error:  # an engine that is down, a file system that is gone: this node's trouble
-        _say(log, f"refused here: the image cannot be checked: {error}\n".encode())
-        return Exit.UNFIT
-    if problems:
-        text = "".join(f"refused: {problem}\n" for problem in problems)
-        _say(log, text.encode())
-        return Exit.REFUSED
-    image.clean(run.id)
-    given = {name: os.environ[name] for name in (*place.environment, *SLURM_VARIABLES) if name in os.environ}
-    cache = hub_cache(os.environ)
-    if pin.engine == "host" or str(cache) in place.mounts:
-        # Safe to share, weights are pinned by revision; without it each node would fetch them anew.
-        given.setdefault("HF_HOME", str(cache))
-    begin = Start(
-        run_id=run.id,
-        attempt=attempt,
-        arguments=("-m", "jobs", str(path)),
-        env={**given, **_slurm_version(), ATTEMPT_VARIABLE: str(attempt)},
-        mounts={run.root: "rw", **{Path(folder): mode for folder, mode in place.mounts.items()}},
-        network=place.network,
-        allocation=allocation(os.environ),
-    )
-    return _supervise(image.command(pin, node, begin), run, attempt, log, received)
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt on one node."""
+
+    path: Path
+    """Of the specification."""
+    run: RunDir
+    place: Placement
+    number: int
+    node: nodes.Here
+    meeting: nodes.Meeting | None
+    log: IO[bytes]
+
+    def go(self, received: list[int]) -> int:
+        """Check the image and run it to its end. Returns the exit code; negative: killed by that signal."""
+        pin = ImagePin(**json.loads(self.path.read_text(encoding="utf-8"))["image"])
+        image, options = engine(pin.engine), NodeOptions.from_json(self.place.node)
+        try:
+            problems = image.verify(pin, options)
+            layout = nodes.layout(self.node)
+        except (
+            OSError,
+            LaunchError,
+        ) as error:  # an engine that is down, a file system that is gone: this node's trouble
+            _say(self.log, f"refused here: the image cannot be checked: {error}\n".encode())
+            return Exit.UNFIT
+        if problems:
+            _say(self.log, "".join(f"refused: {problem}\n" for problem in problems).encode())
+            return Exit.REFUSED
+        image.clean(self.run.id)
+        given = {name: os.environ[name] for name in (*self.place.environment, *SLURM_VARIABLES) if name in os.environ}
+        cache = hub_cache(os.environ)
+        if pin.engine == "host" or str(cache) in self.place.mounts:
+            # Safe to share, weights are pinned by revision; without it each node would fetch them anew.
+            given.setdefault("HF_HOME", str(cache))
+        begin = Start(
+            run_id=self.run.id,
+            attempt=self.number,
+            arguments=("-m", "jobs", str(self.path)),
+            env={**given, **_slurm_version(), **layout, ATTEMPT_VARIABLE: str(self.number)},
+            mounts={self.run.root: "rw", **{Path(folder): mode for folder, mode in self.place.mounts.items()}},
+            network=self.place.network,
+            allocation=allocation(os.environ),
+            node=self.node.number,
+        )
+        return self._supervise(image.command(pin, options, begin), received)
+
+    def _supervise(self, command: Command, received: list[int]) -> int:
+        """Start the run, pass its output on, forward signals, those `received` before as well, and return its exit code."""
+        child: list[subprocess.Popen[bytes]] = []
+
+        def send(number: int) -> None:
+            for process in child:
+                # poll() would reap it under the feet of wait(); a signal to a child that has ended but is not reaped does nothing
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):  # wait() has reaped it, and not said so yet
+                        os.kill(process.pid, number)
+
+        def forward(number: int, _frame: FrameType | None) -> None:
+            received.append(number)
+            send(number)
+
+        for known in STOP_SIGNALS:
+            signal.signal(known, forward)
+        # The child starts with them blocked, and lets them in once it can save: none is lost while it imports.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            process = _popen(command)
+            child.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        for number in set(received):  # before there was a child; one that it gets twice means no more
+            os.kill(process.pid, number)
+        told, watch = 0, nodes.Watch(self.meeting, send)
+        for block in _output(process):
+            if block:
+                _say(self.log, block)
+            told = self._tell(received, told)
+            watch.look()
+        code = process.wait()
+        self._tell(received, told)
+        return Exit.PEER if watch.ended else code
+
+    def _tell(self, received: Sequence[int], told: int) -> int:
+        """Record each kind of signal once; Slurm sends some of them many times over. Of several nodes the first one speaks."""
+        for position in range(told, len(received)) if self.node.first else ():
+            number = received[position]
+            if number not in received[:position]:
+                name = signal.Signals(number).name
+                _record(self.run, {"event": Event.SIGNALLED, "attempt": self.number, "time": now(), "signal": name})
+        return len(received)
 
 
 def _slurm_version() -> dict[str, str]:
@@ -140,40 +238,6 @@ def _slurm_version() -> dict[str, str]:
     except LaunchError:
         return {}
     return {SLURM_VERSION_VARIABLE: answer.stdout.strip()} if answer.ok else {}
-
-
-def _supervise(command: Command, run: RunDir, attempt: int, log: IO[bytes], received: list[int]) -> int:
-    """Start the run, pass its output on, forward signals, those `received` before as well, and return its exit code."""
-    child: list[subprocess.Popen[bytes]] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        for process in child:
-            # poll() would reap it under the feet of wait(); a signal to a child that has ended but is not reaped does nothing
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):  # wait() has reaped it, and not said so yet
-                    os.kill(process.pid, number)
-
-    for known in STOP_SIGNALS:
-        signal.signal(known, forward)
-    # The child starts with them blocked, and lets them in once it can save: none is lost while it imports.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        process = _popen(command)
-        child.append(process)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    for number in set(received):  # before there was a child; one that it gets twice means no more
-        os.kill(process.pid, number)
-    told = 0
-    assert process.stdout is not None  # noqa: S101 - it was asked for
-    for block in _output(process):
-        if block:
-            _say(log, block)
-        told = _tell(run, attempt, received, told)
-    code = process.wait()
-    _tell(run, attempt, received, told)
-    return code
 
 
 def _output(process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
@@ -227,16 +291,6 @@ def _say(log: IO[bytes], block: bytes) -> None:
         sys.stdout.flush()
     except OSError:
         pass
-
-
-def _tell(run: RunDir, attempt: int, received: Sequence[int], told: int) -> int:
-    """Record each kind of signal once; Slurm sends some of them many times over."""
-    for position in range(told, len(received)):
-        number = received[position]
-        if number not in received[:position]:
-            name = signal.Signals(number).name
-            _record(run, {"event": Event.SIGNALLED, "attempt": attempt, "time": now(), "signal": name})
-    return len(received)
 
 
 def main(arguments: Sequence[str]) -> int:

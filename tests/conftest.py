@@ -1,6 +1,10 @@
 """`--must-run`: a tier of tests in which nothing ran, or in which only skips did, has failed."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # one in use may pause anywhere
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

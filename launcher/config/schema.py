@@ -151,13 +151,13 @@ class Cluster(Section):
     """What one run (one seed) asks of Slurm. Nothing here changes a result. On this machine only `parallel` counts."""
 
     nodes: Positive = 1
-    """Machines per run. Only 1 for now."""
+    """Machines per run; `training.parallel.ranks` are shared out evenly over them. On this machine all ranks run on one."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs per run: 1 for `numerics.device: cuda`."""
+    """GPUs on each node: one for each of its ranks with `numerics.device: cuda`."""
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU cores per run: at least `numerics.threads`."""
+    """CPU cores on each node: at least `numerics.threads` for each of its ranks."""
     memory: Memory = "2G"
-    """Main memory per run: a whole number and K, M, G or T."""
+    """Main memory on each node: a whole number and K, M, G or T."""
     time: Clock | None = None
     """Time limit of one attempt, HH:MM:SS or D-HH:MM:SS. A run that needs longer saves before the limit and goes on
     in the next attempt. null: the site's default. `--time` counts more."""
@@ -191,19 +191,38 @@ ORDER: Final = ("name", "seeds", *Recipe.model_fields, "image", "cluster")
 
 def conflicts(experiment: Experiment) -> Iterator[Mistake]:
     """What is wrong between sections that are each right."""
-    cluster, numerics = experiment.cluster, experiment.numerics
-    if numerics.threads > cluster.cpus:
+    cluster, numerics, ranks = experiment.cluster, experiment.numerics, experiment.training.parallel.ranks
+    each = max(1, ranks // cluster.nodes)
+    """Ranks on a node."""
+    of_ranks = f" for each of {each} ranks on a node" if each > 1 else ""
+    if ranks % cluster.nodes:
+        yield Mistake(
+            ("cluster", "nodes"),
+            f"is {cluster.nodes}, but training.parallel.ranks is {ranks}: each node has as many.",
+            f"A multiple: training: {{parallel: {{ranks: {cluster.nodes}}}}}.",
+        )
+    if numerics.threads * each > cluster.cpus:
         yield Mistake(
             ("numerics", "threads"),
-            f"is {numerics.threads}, but cluster.cpus is {cluster.cpus}.",
-            f"Ask for the cores: cluster: {{cpus: {numerics.threads}}}.",
+            f"is {numerics.threads}{of_ranks}, but cluster.cpus is {cluster.cpus}.",
+            f"Ask for the cores: cluster: {{cpus: {numerics.threads * each}}}.",
         )
     if numerics.device == "cuda" and cluster.gpus == 0:
-        yield Mistake(("numerics", "device"), "is cuda, but cluster.gpus is 0.", "Ask for it: cluster: {gpus: 1}.")
-    if cluster.nodes > 1:
-        yield Mistake(("cluster", "nodes"), f"is {cluster.nodes}; a run uses one node for now.", "Write 1.")
-    if cluster.gpus > 1:
-        yield Mistake(("cluster", "gpus"), f"is {cluster.gpus}; a run uses one GPU for now.", "Write 1.")
+        yield Mistake(
+            ("numerics", "device"), "is cuda, but cluster.gpus is 0.", f"Ask for it: cluster: {{gpus: {each}}}."
+        )
+    elif numerics.device == "cuda" and cluster.gpus != each:
+        yield Mistake(
+            ("cluster", "gpus"),
+            f"is {cluster.gpus}, but a node has {each} of the ranks, with a GPU each.",
+            f"Write {each}.",
+        )
+    if cluster.nodes > 1 and experiment.image.engine != "host" and experiment.image.network == "none":
+        yield Mistake(
+            ("image", "network"),
+            f"is none, but the ranks of {cluster.nodes} nodes have to reach each other.",
+            "Write host.",
+        )
     if experiment.image.engine == "docker" and experiment.image.build == "definition":
         yield Mistake(("image", "build"), "is definition, which only Apptainer builds.", "Write dockerfile.")
     if experiment.data.tokenizer == "pretrained" and experiment.model.pretrained is None:

@@ -160,6 +160,8 @@ class Start:
     """`none` or `host`."""
     allocation: Allocation = field(default_factory=Allocation)
     """What the job was given; a container must not outgrow it."""
+    node: int = 0
+    """The number of this node among those of the attempt."""
 
 
 @dataclass(frozen=True, slots=True)

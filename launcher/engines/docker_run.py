@@ -45,7 +45,7 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
     message = {
         "create": {
             "image": str(pin.layer),
-            "name": re.sub(r"[^a-zA-Z0-9_.-]", "-", f"samebits-{start.run_id}-attempt-{start.attempt}"),
+            "name": _name(start),
             "labels": {RUN_LABEL: start.run_id, "samebits.attempt": str(start.attempt)},
             "entrypoint": ["python", "-I", "-S", "-c", inner],
             "command": list(start.arguments),
@@ -73,6 +73,12 @@ def command(pin: ImagePin, node: NodeOptions, start: Start) -> Command:
     place = Path(launcher.__file__).parents[1]  # the bundle, or the folder of an installed one
     argv = (sys.executable, "-I", "-c", KEEPER, str(place), start.run_id, str(start.attempt))
     return Command(argv, {**own_variables(*CLIENT), START: json.dumps(message)}, Path("/"))
+
+
+def _name(start: Start) -> str:
+    """One engine may serve several of a job's nodes, as on a machine that plays them all."""
+    name = f"samebits-{start.run_id}-attempt-{start.attempt}" + (f"-node-{start.node}" if start.node else "")
+    return re.sub(r"[^a-zA-Z0-9_.-]", "-", name)
 
 
 def _hostname() -> str:

@@ -98,8 +98,14 @@ CASES = {
         [":23: numerics.threads: is 4, but cluster.cpus is 2."],
     ),
     "cuda without a gpu": (VALID + "numerics: {device: cuda}\n", ["numerics.device: is cuda, but cluster.gpus is 0."]),
-    "several nodes": (changed("cpus: 2", "nodes: 2"), [":21: cluster.nodes: is 2; a run uses one node for now."]),
-    "several gpus": (changed("cpus: 2", "gpus: 2"), [":21: cluster.gpus: is 2; a run uses one GPU for now."]),
+    "more nodes than ranks": (
+        changed("cpus: 2", "nodes: 2"),
+        [":21: cluster.nodes: is 2, but training.parallel.ranks is 1: each node has as many."],
+    ),
+    "more gpus than ranks": (
+        changed("cpus: 2", "gpus: 2") + "numerics: {device: cuda}\n",
+        [":21: cluster.gpus: is 2, but a node has 1 of the ranks, with a GPU each."],
+    ),
     "tokenizer of no model": (
         changed("  max_length: 16", "  max_length: 16\n  tokenizer: pretrained"),
         [":16: data.tokenizer: is pretrained, but model.pretrained is not given."],

@@ -21,6 +21,7 @@ DOORS = {
         "launcher/launch.py",  # where the hub's cache is
         "launcher/submit.py",
         "launcher/task.py",  # the allow-list of the run
+        "launcher/nodes.py",  # which of its job's nodes this one is
         "launcher/arbiter.py",  # what Slurm says of this attempt
         "launcher/engines/contained.py",  # where an engine's client finds its engine
         "launcher/engines/docker_sdk.py",
