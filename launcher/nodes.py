@@ -23,9 +23,10 @@ from launcher.process import run
 
 BEGIN_SECONDS: Final = 600.0
 """How long a node waits for the first one to begin: its file system, or its image, may need a while."""
+ENDS_SECONDS: Final = 10.0
+"""How long the first node waits for the others' ends once its own run has ended: it is the one that writes, and so the last."""
 LAST_SECONDS: Final = 30.0
-"""How long the first node waits for the others' ends once its own run has ended; and how long a run may outlive one elsewhere that
-failed."""
+"""How long a run may outlive one elsewhere that failed."""
 LOOK_SECONDS: Final = 0.1
 
 
@@ -97,7 +98,7 @@ class Meeting:
 
     def ends(self) -> tuple[int, dict[str, int]]:
         """As the first node, after its own end: one exit code out of all, and that of each node that said it."""
-        last = time.monotonic() + LAST_SECONDS
+        last = time.monotonic() + ENDS_SECONDS
         while True:
             found = [self._ended(number) for number in range(self.node.count)]
             if all(found) or time.monotonic() > last:

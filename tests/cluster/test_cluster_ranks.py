@@ -15,6 +15,7 @@ from jobs.rundir import Tree
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
+SITE = "slurm/sites/testcluster.yaml"
 QUICKSTART = "configs/quickstart.yaml"
 TIMES = int(os.environ.get("RANKS_PREEMPTIONS", "1"))
 SEED = int(os.environ.get("RANKS_SEED", "1"))
@@ -64,7 +65,7 @@ def two(cluster, request):
         {
             "configs/x.yaml": config + "cluster: {nodes: 2}\n",
             "data/rows.jsonl": ROWS,
-            "requirements.lock": (cluster.repository / "requirements.lock").read_text(),
+            **{path: (cluster.repository / path).read_text() for path in ("requirements.lock", SITE)},
             "jobs/__init__.py": "",
             "jobs/__main__.py": JOB,
             "orders.json": "{}",
@@ -96,7 +97,7 @@ def test_two_nodes_are_one_attempt(two):
     assert first["name"] != second["name"]
     assert first["address"] == second["address"] == "127.0.0.1"
     status = cluster.run(["launch", "status", "tiny"], cwd=two[1]).stdout
-    assert re.search(r"running on n\[?\d[-,]\d\]?", status), status
+    assert re.search(r"1: running +n\[\d[-,]\d\] ", status), status
     cluster.preempt("all")
     until(lambda: events(run, "decided"), "the preemption is decided")
     cluster.release()
