@@ -133,7 +133,7 @@ class Beater:
             elif not told.note:
                 told.note = "the run was done first" if target.done else "it had no effect"
             self.say(self._line(told))
-            return attempt.number
+            return attempt.number if told.landed else after
         told.note = "the run was done first" if target.done else "interrupted"
         self.say(self._line(told))
         return after

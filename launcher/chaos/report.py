@@ -1,6 +1,7 @@
 """What `launch chaos` has found: as JSON, as Markdown, and as a table in the terminal."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from launcher.chaos.beater import Dealt
 from launcher.chaos.schedule import Course, Moment
 from launcher.chaos.verdict import RunVerdict
 
+WIDTH: Final = 140
+"""Of what is not a terminal."""
 COLUMNS: Final = ("blow", "dealt", "landed", *(f"in {moment}" for moment in Moment), "steps lost", "at most", "seconds")
 
 
@@ -140,7 +143,7 @@ class Report:
         from rich.console import Console
         from rich.table import Table
 
-        console = Console(soft_wrap=True, highlight=False)
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
         table = Table(box=None, pad_edge=False)
         for column in COLUMNS:
             table.add_column(column)

@@ -17,6 +17,7 @@ from launcher.process import Result, run
 
 TAKER: Final = "chaos-taker"
 GRACE_SECONDS: Final = 30.0
+APPEAR_SECONDS: Final = 10.0
 DEAD_SECONDS: Final = 120.0
 ASK_SECONDS: Final = 1.0
 LAUNCH: Final = "import sys; from launcher.cli import main; sys.exit(main())"
@@ -96,7 +97,14 @@ def _kill_run(scene: Scene, target: Target, attempt: AttemptRecord) -> Iterator[
     path = str(target.run.specification)
     pattern = f"{re.escape(path[:-1])}[{path[-1]}]"  # does not match itself
     step = ["srun", f"--jobid={number[0]}", "--overlap", "--nodes=1", "--ntasks=1", "--mem=0", "--gres=none"]
-    _done(run([*step, "pkill", "-KILL", "-f", "--", pattern]))
+    answers = []
+
+    def hit() -> bool:
+        answers.append(run([*step, "pkill", "-KILL", "-f", "--", pattern]))
+        return answers[-1].ok or target.ended(attempt.number)
+
+    if not wait(hit, APPEAR_SECONDS):  # its task may have begun before the run itself
+        _done(answers[-1])
     yield over(target, attempt)
 
 
