@@ -1,11 +1,12 @@
 """What a command means that names a config: the config itself, the site, the code that it runs, the image that this asks for."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.rundir import Tree
 from launcher import begun, image, source
+from launcher.config.freeze import frozen_text
 from launcher.config.load import Loaded, load
 from launcher.engines import ImageRequest
 from launcher.errors import ExitCode, fail
@@ -32,6 +33,15 @@ class Given:
     """For a person, where the two are not the same; else empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The same recipe and seeds once more, in a tree of its own: the experiment of that name itself is not touched."""
+
+    name: str
+    folder: Path
+    """Of its tree, within the folder of all trees."""
+
+
 def read(
     config: Path,
     *,
@@ -39,8 +49,9 @@ def read(
     experiments: Path | None = None,
     allow_dirty: bool = False,
     engine: str | None = None,
+    twin: Twin | None = None,
 ) -> Given:
-    """Read it all. `engine`: instead of the config's, for an image that another machine is to run.
+    """Read it all. `engine`: instead of the config's, for an image that another machine is to run. `twin`: as this one.
 
     Raises LaunchError with what is wrong in config, profile, repository or pins."""
     loaded = load(config)
@@ -49,6 +60,8 @@ def read(
     folder = experiments_folder(experiments, profile, repository)
     code = source.read_source(config, allow_dirty=allow_dirty, experiments=folder)
     _check_committed(loaded, code)
+    if twin is not None:
+        loaded, folder = _as_twin(loaded, twin), folder / twin.folder
     there = Tree(folder / loaded.experiment.name)
     own = begun.own_source(loaded, code, there)
     wanted = loaded.experiment.image
@@ -56,6 +69,16 @@ def read(
     return Given(
         loaded, repository, profile, folder, there, own, request, begun.note(loaded.experiment.name, code, own)
     )
+
+
+def _as_twin(loaded: Loaded, twin: Twin) -> Loaded:
+    """By its own name in everything, wandb included, where it stays on this machine."""
+    experiment = loaded.experiment
+    tracking = experiment.tracking
+    if tracking.wandb is not None:
+        tracking = tracking.model_copy(update={"wandb": tracking.wandb.model_copy(update={"mode": "offline"})})
+    experiment = experiment.model_copy(update={"name": twin.name, "tracking": tracking})
+    return replace(loaded, experiment=experiment, resolved=frozen_text(experiment))
 
 
 def _check_committed(loaded: Loaded, code: Source) -> None:

@@ -17,15 +17,16 @@ from launcher import __version__, begun, given, inputs, roots, show, tree
 from launcher.config.load import Loaded
 from launcher.engines import ImageRequest, engine
 from launcher.errors import ExitCode, LaunchError
+from launcher.given import Twin
 from launcher.plan import Flags, Plan
 from launcher.planning import make_plan
 
 
-def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bool) -> int:
-    """Run or submit every seed of a config that is not done; or, dry, only show the plan and change nothing.
+def launch(config: Path, flags: Flags, *, dry_run: bool, as_json: bool, wait: bool, twin: Twin | None = None) -> int:
+    """Run or submit every seed of a config that is not done; or, dry, only show the plan and change nothing. `twin`: of its twin.
 
     Returns an ExitCode. Raises LaunchError with all that stands in the way, before anything is written."""
-    plan = plan_for(config, flags)
+    plan = plan_for(config, flags, twin)
     if dry_run:
         script = ""
         if plan.slurm is not None:
@@ -66,9 +67,9 @@ def _image(plan: Plan) -> ImagePin:
     return began
 
 
-def plan_for(config: Path, flags: Flags) -> Plan:
+def plan_for(config: Path, flags: Flags, twin: Twin | None = None) -> Plan:
     """Everything up to the plan. Reads; writes nothing into the tree or the store."""
-    found = given.read(config, site=flags.site, experiments=flags.experiments, allow_dirty=flags.allow_dirty)
+    found = given.read(config, site=flags.site, experiments=flags.experiments, allow_dirty=flags.allow_dirty, twin=twin)
     loaded, there, wanted = found.loaded, found.there, found.request
     inputs.check_inputs(loaded, found.repository)
     needed = inputs.mounts(loaded, found.repository, inputs.hub_cache(os.environ)) if wanted.engine != "host" else {}

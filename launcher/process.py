@@ -6,10 +6,13 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from launcher.errors import ExitCode, LaunchError, Problem
 
 LAST_LINES = 20
+Started = subprocess.Popen[bytes]
+"""A program that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,19 @@ def run(  # noqa: PLR0913 - what any program is started with
     except subprocess.TimeoutExpired as error:
         raise LaunchError(kind, [Problem(f"`{shlex.join(argv)}` gave no answer within {timeout:g} s.")]) from error
     return Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+def start(argv: Sequence[str], log: IO[bytes], *, cwd: Path | None = None) -> Started:
+    """Start a program and do not wait for it; its output goes to the end of `log`. In a session of its own: Ctrl-C is for us."""
+    return subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 def follow(

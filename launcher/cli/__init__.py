@@ -20,6 +20,7 @@ VERBS: Final = {
     "logs": "What a run has written, attempt by attempt.",
     "cancel": "Stop an experiment's runs for good.",
     "image": "Build, move, list and remove images.",
+    "chaos": "Beat a twin of an experiment with real blows, and compare it with a calm one.",
     "schema": "Print the JSON Schema of a config, for editors.",
 }
 """Every verb with the first line of its help, so that `launch --help` loads none of them. A test compares."""
