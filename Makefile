@@ -1,6 +1,6 @@
 # Every goal does its own set-up. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format types contracts unit cluster-tests container-tests cluster cluster-stop lock bench table
+.PHONY: help setup quickstart test lint format types contracts unit cluster-tests container-tests cluster cluster-stop lock bench table chaos
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 TESTS := $(BIN)/python -m pytest --must-run --durations=15
@@ -63,6 +63,9 @@ lock: setup  ## write the locks anew from pyproject.toml (UPGRADE=1 takes the ne
 
 table: setup  ## docs/causes.md: each cause on each set-up and version of Slurm, from real runs (as root; about ten minutes)
 	@$(BIN)/python tests/table.py
+
+chaos: setup  ## docs/chaos.md: `launch chaos` on a real Slurm in every engine, and without one (as root; about an hour)
+	@$(BIN)/python tests/chaos_matrix.py
 
 bench: setup  ## measurements, as medians
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

@@ -39,6 +39,8 @@ class Scene:
     """A partition whose jobs preempt the run's; None: none was named."""
     account: tuple[str, ...]
     """`--account` and `--qos` of jobs of our own, as sbatch takes them."""
+    node_commands: tuple[str, str] | None = None
+    """What stops the daemon of the node `{node}`, and what lets it go on, as shell commands."""
 
 
 Effect = Callable[[], bool]

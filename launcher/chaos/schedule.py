@@ -44,6 +44,7 @@ SLURM: Final = (
     Kind("kill-run", notice=False, words="SIGKILL to the run alone, from another step on its node"),
     Kind("kill-in-grace", notice=False, words="SIGTERM, and SIGKILL while it saves"),
     Kind("node-down", notice=False, words="its node is set DOWN", patience=300),
+    Kind("node-silent", notice=False, words="the daemon of its node stops, and the run there goes on", patience=900),
     Kind("disk-full", notice=True, words="no room on the file system of its tree, for a while"),
 )
 LOCAL: Final = (

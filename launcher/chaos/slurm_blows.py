@@ -185,6 +185,18 @@ def _node_down(scene: Scene, target: Target, attempt: AttemptRecord) -> Iterator
         run(["scontrol", "update", name, "State=RESUME"])  # refused where the node's daemon was faster
 
 
+@contextmanager
+def _node_silent(scene: Scene, target: Target, attempt: AttemptRecord) -> Iterator[Effect]:
+    """Its daemon alone: Slurm gives the node up after its SlurmdTimeout and starts the job elsewhere, while the run that was on it
+    goes on. So two attempts are alive at once."""
+    stop, go_on = (command.format(node=attempt.node) for command in scene.node_commands or ("", ""))
+    _done(run(["sh", "-c", stop], timeout=60))
+    try:
+        yield over(target, attempt)
+    finally:
+        _done(run(["sh", "-c", go_on], timeout=60))
+
+
 DEALS: Final[Mapping[str, Deal]] = {
     "preempt": _preempt,
     "requeue": _requeue,
@@ -197,6 +209,7 @@ DEALS: Final[Mapping[str, Deal]] = {
     "kill-run": _kill_run,
     "kill-in-grace": _kill_in_grace,
     "node-down": _node_down,
+    "node-silent": _node_silent,
     "disk-full": disk_full,
 }
 
@@ -208,4 +221,8 @@ def without(scene: Scene, *, as_admin: bool) -> dict[str, str]:
         found["preempt"] = "name a partition whose jobs preempt the run's: --preemptor PARTITION"
     if not as_admin:
         found["node-down"] = "takes an administrator of Slurm: --as-admin"
+    if scene.node_commands is None:
+        found["node-silent"] = (
+            "say how the daemon of a node is stopped and let go on: --stop-node and --start-node COMMAND"
+        )
     return found

@@ -43,6 +43,8 @@ class Wish:
     preemptor: str | None
     as_admin: bool
     only: tuple[str, ...]
+    node_commands: tuple[str, str] | None = None
+    """See `Scene`."""
 
 
 def chaos(wish: Wish, say: Callable[[str], None]) -> int:
@@ -57,7 +59,7 @@ def chaos(wish: Wish, say: Callable[[str], None]) -> int:
     calm = _launcher(wish, found, f"{name}-calm", place)
     beaten = _launcher(wish, found, f"{name}-beaten", place / folder.name)
     say(f"Seed of the blows: {seed}. Everything is in {folder}")
-    scene = Scene(beaten, wish.preemptor, _account(wish.flags))
+    scene = Scene(beaten, wish.preemptor, _account(wish.flags), wish.node_commands)
     kinds, left_out = choose(wish, scene)
     for kind, why in left_out.items():
         say(f"LEFT OUT: {kind}: {why}")

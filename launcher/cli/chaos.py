@@ -40,6 +40,8 @@ Examples:
 @click.option(
     "--as-admin", is_flag=True, help="You are an administrator of this Slurm: nodes of the runs may be set DOWN."
 )
+@click.option("--stop-node", metavar="COMMAND", help="Shell command that stops the Slurm daemon of the node {node}.")
+@click.option("--start-node", metavar="COMMAND", help="Shell command that lets it go on.")
 @options.experiments
 def command(  # noqa: PLR0913 - one parameter per flag
     config: Path,
@@ -54,6 +56,8 @@ def command(  # noqa: PLR0913 - one parameter per flag
     qos: str | None,
     preemptor: str | None,
     as_admin: bool,
+    stop_node: str | None,
+    start_node: str | None,
     experiments: Path | None,
 ) -> int:
     """Beat a twin of an experiment with real blows, and compare it with a calm one.
@@ -70,6 +74,8 @@ def command(  # noqa: PLR0913 - one parameter per flag
             "--qos": qos,
             "--preemptor": preemptor,
             "--as-admin": as_admin or None,
+            "--stop-node": stop_node,
+            "--start-node": start_node,
         }.items()
         if value is not None
     ]
@@ -77,8 +83,11 @@ def command(  # noqa: PLR0913 - one parameter per flag
         raise click.UsageError(f"--local runs on this machine, where {' and '.join(on_slurm)} would mean nothing.")
     if not local and partition is None and site is None:
         raise click.UsageError("Say where: --local, --partition NAME or --site NAME.")
+    if (stop_node is None) != (start_node is None):
+        raise click.UsageError("--stop-node and --start-node come together: what was stopped has to go on.")
     from launcher.chaos.trial import Wish, announce, chaos
     from launcher.plan import Flags
 
     flags = Flags(partition=partition, site=site, account=account, qos=qos, local=local, experiments=experiments)
-    return chaos(Wish(config, flags, seed, blows, preemptor, as_admin, only), announce)
+    commands = (stop_node, start_node) if stop_node and start_node else None
+    return chaos(Wish(config, flags, seed, blows, preemptor, as_admin, only, commands), announce)
