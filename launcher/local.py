@@ -129,6 +129,7 @@ def _record(plan: Plan, tree: Tree, own: Bundle) -> Submission | None:
                 site="",
                 preemption="requeue",
                 budgets={},
+                ranks=plan.ranks,
                 launcher=own.digest,
             ).write(folder / "placement.json")
             return submission.write(tree)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jobs.contract import ADDRESS_VARIABLE, NODE_VARIABLE, NODES_VARIABLE, Exit, worst
+from jobs.contract import ADDRESS_VARIABLE, NODE_VARIABLE, NODES_VARIABLE, RANKS_VARIABLE, Exit, worst
 from jobs.files import publish_json
 from launcher import cluster
 from launcher.errors import ExitCode, LaunchError, Problem
@@ -141,18 +141,19 @@ class Watch:
             self._send(signal.SIGKILL)
 
 
-def layout(node: Here, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that tell a run where it is among its nodes. Raises LaunchError.
+def layout(node: Here, ranks: int, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that tell a run where it is among its nodes, and its `ranks`, unless 0. Raises LaunchError.
 
     The address is the one from which this node reaches another of them: a host's own name may lead to itself alone."""
+    told = {RANKS_VARIABLE: str(ranks)} if ranks else {}
     if node.count == 1:
-        return {}
+        return told
     addresses = _addresses(environ["SLURM_JOB_NODELIST"])
     other = next(address for name, address in addresses.items() if name != node.name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         asked.connect((other, 9))  # sends nothing: the kernel looks up the way
         own = asked.getsockname()[0]
-    return {NODES_VARIABLE: str(node.count), NODE_VARIABLE: str(node.number), ADDRESS_VARIABLE: own}
+    return {**told, NODES_VARIABLE: str(node.count), NODE_VARIABLE: str(node.number), ADDRESS_VARIABLE: own}
 
 
 def _addresses(nodes: str) -> dict[str, str]:

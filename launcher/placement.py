@@ -34,6 +34,8 @@ class Placement:
     """The time limit of an attempt; 0 on this machine."""
     total_minutes: int = 0
     """Of all attempts of a run together; 0: not bounded."""
+    ranks: int = 0
+    """Of this launch, over all nodes; 0: those of the recipe."""
     launcher: str = ""
     """``sha256:`` of the launcher's bundle in the store, by which task and arbiter run; empty where they are started by hand."""
 

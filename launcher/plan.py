@@ -29,6 +29,9 @@ class Flags:
     qos: str | None = None
     time: str | None = None
     """Slurm's notation: minutes, HH:MM:SS, D-HH:MM:SS."""
+    nodes: int | None = None
+    ranks: int | None = None
+    """Other than the config's only where that is elastic: then they change no bit."""
     local: bool = False
     allow_dirty: bool = False
     experiments: Path | None = None
@@ -140,6 +143,8 @@ class Plan:
     """Absolute folder: `ro` or `rw`."""
     local_parallelism: int
     """How many runs at once on this machine; used when `slurm` is None."""
+    ranks: int
+    """Of this launch, for each run; 0: those of the config."""
     slurm: SlurmRequest | None
     """None: on this machine."""
     notes: tuple[str, ...]

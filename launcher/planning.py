@@ -12,7 +12,7 @@ from jobs.contract import SPECIFICATION_FORMAT, ImagePin
 from jobs.recipe import Recipe
 from launcher import walltime
 from launcher.engines import ImageRequest, engine
-from launcher.errors import ExitCode, LaunchError, fail
+from launcher.errors import ExitCode, LaunchError, Problem, fail
 from launcher.plan import Flags, Plan, RunPlan, SlurmRequest, Source, chain
 
 if TYPE_CHECKING:
@@ -46,9 +46,10 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         RunPlan(seed, states[seed], _specification(experiment, seed, source, pin, digest, launched))
         for seed in experiment.seeds
     )
+    placed = placed_as(experiment, flags)
     on_slurm = not flags.local and (flags.partition is not None or flags.site is not None)
     todo = sum(run.state != "done" for run in runs)
-    slurm = _slurm(experiment, site, flags, todo) if on_slurm else None
+    slurm = _slurm(placed, site, flags, todo) if on_slurm else None
     return Plan(
         experiment=experiment.name,
         config_file=loaded.file,
@@ -64,10 +65,44 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         runs=runs,
         environment=tuple(site.environment),
         mounts={**inputs, **{str(folder): mode for folder, mode in site.mounts.items()}},
-        local_parallelism=_local_parallelism(experiment),
+        local_parallelism=_local_parallelism(placed),
+        ranks=placed.training.parallel.ranks if flags.ranks or flags.nodes else 0,
         slurm=slurm,
         notes=(*_notes(source), *([chain(slurm)] if slurm and slurm.total_minutes else [])),
     )
+
+
+def placed_as(experiment: "Experiment", flags: Flags) -> "Experiment":
+    """The experiment on the nodes and ranks of this launch. What is computed stays the config's: see `Parallel.elastic`.
+
+    Raises LaunchError (USAGE) for other ranks than those of a config that is not elastic, or those that do not fit."""
+    if not flags.nodes and not flags.ranks:
+        return experiment
+    from launcher.config.schema import conflicts
+
+    parallel, training = experiment.training.parallel, experiment.training
+    nodes, ranks = flags.nodes or experiment.cluster.nodes, flags.ranks or parallel.ranks
+    if ranks != parallel.ranks and not parallel.elastic:
+        hint = "With training.parallel.elastic: true they may be another number; that is another experiment."
+        what = f"--ranks {ranks}: the config has {parallel.ranks}, and its bits depend on it."
+        raise fail(ExitCode.USAGE, what, hint=hint)
+    if ranks > training.accumulation:
+        what = f"--ranks {ranks}: training.accumulation is {training.accumulation}, so only so many would have work."
+        raise fail(ExitCode.USAGE, what)
+    gpus = max(1, ranks // nodes) if experiment.numerics.device == "cuda" else experiment.cluster.gpus
+    placed = experiment.model_copy(
+        update={
+            "cluster": experiment.cluster.model_copy(update={"nodes": nodes, "gpus": gpus}),
+            "training": training.model_copy(update={"parallel": parallel.model_copy(update={"ranks": ranks})}),
+        }
+    )
+    wrong = [
+        Problem(f"With {nodes} nodes and {ranks} ranks {'.'.join(map(str, each.path))} {each.what}", hint=each.hint)
+        for each in conflicts(placed)
+    ]
+    if wrong:
+        raise LaunchError(ExitCode.USAGE, wrong)
+    return placed
 
 
 def _specification(
@@ -99,7 +134,8 @@ def _specification(
 
 def _local_parallelism(experiment: "Experiment") -> int:
     """As many runs as the cores that this process may use can hold, each with its threads."""
-    fit = max(1, len(os.sched_getaffinity(0)) // experiment.numerics.threads)
+    each = experiment.numerics.threads * experiment.training.parallel.ranks
+    fit = max(1, len(os.sched_getaffinity(0)) // each)
     return min(fit, experiment.cluster.parallel or fit, len(experiment.seeds))
 
 

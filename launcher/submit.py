@@ -224,6 +224,7 @@ def placement(plan: Plan, slurm: SlurmRequest, submission: str, own: Bundle) -> 
         signal_seconds=slurm.signal_seconds,
         time_minutes=slurm.time_minutes,
         total_minutes=slurm.total_minutes,
+        ranks=plan.ranks,
         launcher=own.digest,
     )
 

@@ -155,7 +155,7 @@ class _Attempt:
         image, options = engine(pin.engine), NodeOptions.from_json(self.place.node)
         try:
             problems = image.verify(pin, options)
-            layout = nodes.layout(self.node)
+            layout = nodes.layout(self.node, self.place.ranks)
         except (
             OSError,
             LaunchError,

@@ -32,6 +32,18 @@ Examples:
     help="Time limit of one attempt: minutes, HH:MM:SS or D-HH:MM:SS. A longer run saves and goes on in the "
     "next attempt. Default: the config's, else the site's.",
 )
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Nodes of each run. Default: the config's. Changes no result.",
+)
+@click.option(
+    "--ranks",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Ranks of each run, over all nodes: for a config with training.parallel.elastic, whose bits do not depend on it.",
+)
 @click.option("--local", is_flag=True, help="Run on this machine, also with --site.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, batch script included; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: as JSON.")
@@ -52,6 +64,8 @@ def command(  # noqa: PLR0913 - one parameter per flag
     account: str | None,
     qos: str | None,
     time: str | None,
+    nodes: int | None,
+    ranks: int | None,
     local: bool,
     dry_run: bool,
     as_json: bool,
@@ -66,7 +80,7 @@ def command(  # noqa: PLR0913 - one parameter per flag
 
     There is no flag for anything that changes a result. That stands in the config.
     """
-    details = {"--account": account, "--qos": qos, "--time": time}
+    details = {"--account": account, "--qos": qos, "--time": time, "--nodes": nodes}
     given = [flag for flag, value in {"--partition": partition, **details}.items() if value is not None]
     if local and given:
         raise click.UsageError(f"--local runs on this machine, where {' and '.join(given)} would mean nothing.")
@@ -83,6 +97,8 @@ def command(  # noqa: PLR0913 - one parameter per flag
         account=account,
         qos=qos,
         time=time,
+        nodes=nodes,
+        ranks=ranks,
         local=local,
         allow_dirty=allow_dirty,
         experiments=experiments,

@@ -19,6 +19,8 @@ FLAGS = {
         "--account",
         "--qos",
         "--time",
+        "--nodes",
+        "--ranks",
         "--local",
         "--dry-run",
         "--json",
@@ -37,6 +39,21 @@ FLAGS = {
     "image prune": {"--older", "--dry-run", "--json", "--site", "--experiments"},
     "image export": {"--engine", "--site", "--experiments"},
     "image import": {"--site"},
+    "chaos": {
+        "--seed",
+        "--blows",
+        "--only",
+        "--local",
+        "--partition",
+        "--site",
+        "--account",
+        "--qos",
+        "--preemptor",
+        "--as-admin",
+        "--stop-node",
+        "--start-node",
+        "--experiments",
+    },
     "schema": set(),
 }
 ARGUMENTS = {
@@ -52,13 +69,14 @@ ARGUMENTS = {
     "image prune": [],
     "image export": ["config", "file"],
     "image import": ["file"],
+    "chaos": ["config"],
     "schema": [],
 }
 
 WHICH_RUN = {"--seed"}
 """Chooses among runs that exist already; it starts none."""
-WHEN_NOT_WHAT = {"--time"}
-"""A key of `cluster`, which changes no result."""
+WHEN_NOT_WHAT = {"--time", "--nodes", "--ranks"}
+"""Keys of `cluster`, which changes no result; and ranks where the config says that they change none."""
 FOR_ANOTHER_MACHINE = {"--engine"}
 """Which image is made, for a machine that has another engine. It starts no run."""
 

@@ -42,6 +42,7 @@ def make_plan(tmp_path):
             node=NodeOptions(root / "store"),
             network="none",
             pin=None,
+            ranks=0,
             runs=tuple(RunPlan(seed, "new", "{}") for seed in seeds),
             environment=(),
             mounts={},
