@@ -101,6 +101,19 @@ def test_run_ranks_blows_change_no_bit(
     assert not list(run.logs.glob("rendezvous-*"))
 
 
+def test_run_ranks_four_then_one_then_two_are_one_rank(tmp_path: Path) -> None:
+    """Elastic: preempted on four ranks, gone on with on one, preempted, and finished on two."""
+    changes = {**ELASTIC, "training": {"parallel": {"ranks": 4, "elastic": True}, "epochs": 3, "accumulation": 4}}
+    expected = calm(tmp_path, 1, changes)
+    path = miniature.make_tree(tmp_path / "moved", **changes)
+    for size, blow in ((4, "TERM one"), (1, "TERM parent"), (2, "")):
+        process = launch(path, SAMEBITS_RANKS=str(size), MINIATURE_PAUSE=PAUSE if blow else "0")
+        if blow:
+            strike(process, blow, random.Random(ROUND))
+        ended(process, Exit.SAVED if blow else Exit.DONE)
+    assert_same_run(expected, RunDir.of_specification(path))
+
+
 def test_run_ranks_a_dead_rank_takes_the_others_with_it(tmp_path: Path) -> None:
     """The end is that of the one that was killed, and comes within seconds."""
     process = launch(miniature.make_tree(tmp_path, **{**REDUCED, "training": {"parallel": {"ranks": 3}, "epochs": 40}}))
