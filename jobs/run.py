@@ -45,12 +45,12 @@ def run(path: Path, stop: StopFlag, check_origin: Callable[[], None] = lambda: N
     except Stopped:
         return stopped_before_training(stop, specification, directory, fence) if place.first else Exit.SAVED
     try:
-        return together_or_alone(specification, directory, fence, device, ranks, stop, check_origin)
+        return take_part(specification, directory, fence, device, ranks, stop, check_origin)
     finally:
         ranks.close()
 
 
-def together_or_alone(  # noqa: PLR0913, PLR0917 - what an attempt has before it has data and a model
+def take_part(  # noqa: PLR0913, PLR0917 - what an attempt has before it has data and a model
     specification: Specification,
     directory: RunDir,
     fence: Fence,

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -88,8 +89,11 @@ class Meeting:
             time.sleep(LOOK_SECONDS)
 
     def end(self, code: int) -> None:
-        """How the run ended on this node."""
-        publish_json(self._end(self.node.number), {"node": self.node.name, "code": code})
+        """How the run ended on this node. A disk that does not take it must not change that: the node counts as silent."""
+        try:
+            publish_json(self._end(self.node.number), {"node": self.node.name, "code": code})
+        except OSError as error:
+            print(f"the end on {self.node.name} is not told to the other nodes: {error}", file=sys.stderr, flush=True)
 
     def failed(self) -> bool:
         """Whether the run has ended on another node, neither finished nor saved: here it can only follow."""

@@ -67,6 +67,8 @@ def start(specification: str, placement: str) -> int:
     else:
         word = meeting.wait(lambda: bool(received))
     if word.attempt is None:
+        if meeting is not None:
+            meeting.end(word.code)
         return word.code
     attempt = word.attempt
     with _log(run, attempt, node).open("ab", buffering=0) as log:

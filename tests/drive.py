@@ -93,6 +93,7 @@ def plan(request):
         (),
         {},
         1,
+        0,
         slurm,
         (),
     )

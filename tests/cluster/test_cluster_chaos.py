@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cluster_ground import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 KINDS = ("requeue", "kill", "scancel", "preempt")
@@ -43,4 +44,4 @@ def test_a_twin_under_blows_keeps_its_bits(cluster):
     assert report["runs"][0]["compared"] == "identical"
     assert "HELD: 1 of 1 runs identical to the calm one" in done.stdout
     assert not (cluster.repository / "experiments" / "beat").exists()
-    assert not cluster.squeue("-h").strip()
+    until(lambda: not cluster.squeue("-h").strip(), "nothing of it is left in the queue")
