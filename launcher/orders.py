@@ -1,6 +1,5 @@
 """Questions and orders to Slurm that outlast a restart of its controller. Standard library only."""
 
-import contextlib
 import time
 from collections.abc import Callable, Collection
 from functools import partial
@@ -75,8 +74,18 @@ def keep_out(job: str, restarts: int) -> None:
 
     There a job that was requeued within its grace keeps that mark, which scontrol does not show: the end of its next start
     would be taken for one within the grace. Only this start of it is meant: what is requeued already may be a newer attempt,
-    which must stay requeueable."""
-    with contextlib.suppress(LaunchError):
-        facts = cluster.job_facts(job)
-        if facts and facts.state == "RUNNING" and facts.restarts == restarts and (facts.preempt_time or restarts):
-            cluster.update(job, {"Requeue": "0"})
+    which must stay requeueable. Slurm cannot be told "only if": so it is asked again, and what came back meanwhile gets its
+    right to be requeued back."""
+    facts = ask(job)
+    if facts is None or facts.state != "RUNNING" or facts.restarts != restarts or not (facts.preempt_time or restarts):
+        return
+    refused = _requeueable(job, yes=False)
+    after = ask(job)
+    if after is not None and after.restarts > restarts:
+        refused = _requeueable(job, yes=True)
+    if refused is not None:
+        print(f"samebits: whether job {job} may be requeued could not be told to Slurm: {refused}", flush=True)
+
+
+def _requeueable(job: str, *, yes: bool) -> str | None:
+    return _persist(partial(cluster.update, job, {"Requeue": "1" if yes else "0"}))

@@ -136,6 +136,9 @@ class Scenes:
             names.append("cancelled-in-grace")
         for name in names:
             self.tiny.until_step(name, 3)
+        if "node-failure" in self.jobs:  # its second start is on this node, too, and is not what is to be preempted
+            self.tiny.until_decided("node-failure", 2)
+            self.settled("node-failure")
         argv = [
             "sbatch",
             "--parsable",
