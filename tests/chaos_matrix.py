@@ -1,6 +1,6 @@
 """Writes docs/chaos.md (`make chaos`): `launch chaos` on a real Slurm, in each engine; and on this machine without one.
 
-    python tests/chaos_matrix.py [ENGINE=BLOWS ...]     default: docker=26 apptainer=26 host=215 local=40
+    python tests/chaos_matrix.py [ENGINE=BLOWS ...]     default: docker=26 apptainer=26 host=150 local=100
 
 As root: nodes' daemons are stopped, and a small file system is mounted to be filled up."""
 
@@ -25,7 +25,7 @@ BEGIN, END = "<!-- written by `make chaos` -->", "<!-- until here -->"
 CONFIG = HERE.parent / "configs" / "quickstart.yaml"
 SMALL = "1500m"
 EPOCHS = 20
-DEFAULT = ("docker=26", "apptainer=26", "host=215", "local=40")
+DEFAULT = ("docker=26", "apptainer=26", "host=150", "local=100")
 SEEDS = {"host": 1, "local": 2, "docker": 3, "apptainer": 4}
 """Of the blows."""
 
@@ -91,14 +91,16 @@ def beat(cluster: Containers, folder: Path, commands: tuple[str, str], engine: s
     return report
 
 
-def write(reports: dict[str, str]) -> None:
-    """Into the page, between its marks."""
-    text = PAGE.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
+def write(engine: str, report: str) -> None:
+    """Into the page, between its marks, in the place of what it has of this engine."""
+    head, _, rest = PAGE.read_text().partition(BEGIN)
+    kept, _, tail = rest.partition(END)
+    sections = {each.partition(".yaml")[0]: each for each in kept.split("### chaos-")[1:]}
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    said = f"Of {day}, on `slurm/testcluster` (four nodes, all of them one machine of two cores).\n\n"
-    PAGE.write_text(head + BEGIN + "\n\n" + said + "\n".join(reports.values()) + "\n" + END + tail)
+    sections[engine] = report.replace("# chaos-", "", 1).replace("\n\n", f"\n\nOf {day}. ", 1)
+    said = "On `slurm/testcluster` (four nodes, all of them one machine of two cores), and without Slurm (`local`).\n\n"
+    written = "".join(f"### chaos-{sections[name].strip()}\n\n" for name in sorted(sections))
+    PAGE.write_text(f"{head}{BEGIN}\n\n{said}{written}{END}{tail}")
 
 
 def main(wanted: list[str]) -> int:
@@ -107,13 +109,11 @@ def main(wanted: list[str]) -> int:
     bad = 0
     try:
         as_root(cluster, "sacctmgr", "-i", "add", "user", cluster.user, "account=root", "adminlevel=admin")
-        reports: dict[str, str] = {}
         with small_file_system(cluster) as folder, stoppable_nodes(cluster) as commands:
             for engine, blows in counts.items():
                 report = beat(cluster, folder, commands, engine, blows)
-                reports[engine] = report.read_text().replace("# ", "### ", 1)
+                write(engine, report.read_text())
                 bad += not json.loads(report.with_name("report.json").read_text())["good"]
-                write(reports)
     finally:
         stop_cluster(cluster)
     return 1 if bad else 0
