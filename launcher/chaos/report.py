@@ -14,7 +14,8 @@ from launcher.chaos.verdict import RunVerdict
 
 WIDTH: Final = 140
 """Of what is not a terminal."""
-COLUMNS: Final = ("blow", "dealt", "landed", *(f"in {moment}" for moment in Moment), "steps lost", "at most", "seconds")
+PHASES: Final = tuple(f"in {moment}" for moment in Moment)
+COLUMNS: Final = ("blow", "drawn", "dealt", "landed", *PHASES, "steps lost", "at most", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Report:
         useful = sum(verdict.goodput.useful for verdict in self.verdicts)
         executed = sum(verdict.goodput.executed for verdict in self.verdicts)
         ratio = f"{useful / executed:.1%} ({useful} of {executed} steps)" if executed else "none"
-        blows = f"{self.landed} of {len(self.dealt)} blows landed"
+        blows = f"{self.landed} of {len(self.dealt)} drawn blows landed"
         word = "HELD" if self.good else "FAILED" if self.landed else "NOTHING WAS TRIED"
         return f"{word}: {same} of {len(self.verdicts)} runs identical to the calm one; {blows}; goodput {ratio}"
 
@@ -76,6 +77,7 @@ class Report:
 
     def _row(self, name: str) -> tuple[str, ...]:
         mine = [each for each in self.dealt if each.blow.kind.name == name]
+        struck = sum(each.attempt is not None for each in mine)
         landed = [each for each in mine if each.landed]
         phases = [str(sum(each.doing is moment for each in landed)) for moment in Moment]
         lost = [loss for verdict in self.verdicts for loss in verdict.losses if loss.kind == name]
@@ -83,7 +85,7 @@ class Report:
         allowed = "0" if mine[0].blow.kind.notice else str(2 * self.course.interval)
         times = [each.seconds for each in landed if each.seconds is not None]
         median = f"{statistics.median(times):.1f}" if times else ""
-        return (name, str(len(mine)), str(len(landed)), *phases, most, allowed, median)
+        return (name, str(len(mine)), str(struck), str(len(landed)), *phases, most, allowed, median)
 
     def as_json(self) -> dict[str, Any]:
         return {

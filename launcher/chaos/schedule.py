@@ -84,6 +84,10 @@ class Blow:
     delay: float
     """Seconds after the moment has come."""
 
+    def __str__(self) -> str:
+        when = "while it starts" if self.moment is Moment.START else f"in its {self.moment}, from step {self.step} on"
+        return f"blow {self.number} on seed {self.seed}: {self.kind.name} {when}"
+
 
 def draw(seed: int, count: int, seeds: Sequence[int], kinds: Sequence[Kind], course: Course) -> list[Blow]:
     """The whole schedule, numbered in the order of each run's steps. The same arguments give the same schedule.

@@ -65,6 +65,9 @@ def chaos(wish: Wish, say: Callable[[str], None]) -> int:
         say(f"LEFT OUT: {kind}: {why}")
     calm_runs, course = _calm(calm, found, local=wish.flags.local, say=say)
     blows = schedule.draw(seed, wish.blows, found.loaded.experiment.seeds, kinds, course)
+    say(f"The schedule, of seed {seed}:")
+    for blow in blows:
+        say(f"  {blow}")
     say(f"The run that is beaten: {beaten.request.tree.root}")
     deals = local_blows.DEALS if wish.flags.local else slurm_blows.DEALS
     beater = Beater(scene, deals, _return(beaten, local=wish.flags.local), say)

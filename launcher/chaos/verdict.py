@@ -105,7 +105,7 @@ def _sequence(name: str, numbers: Sequence[Any], first: int) -> list[str]:
 
 def losses(history: Sequence[AttemptRecord], dealt: Sequence[Dealt], course: Course) -> list[Loss]:
     """For each attempt that did steps and had a successor: what that one found to do again."""
-    blows = {each.attempt: each.blow.kind for each in dealt if each.attempt is not None and not _harmless(each)}
+    blows = {each.attempt: each.blow.kind for each in dealt if each.landed and not _harmless(each)}
     found: list[Loss] = []
     before: AttemptRecord | None = None
     for record in history:

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.chaos.schedule import LOCAL, SLURM, Course, Moment, draw
+from launcher.chaos.schedule import LOCAL, SLURM, Blow, Course, Moment, draw
 
 COURSE = Course(steps=700, per_epoch=140, interval=100)
 
@@ -13,6 +13,14 @@ COURSE = Course(steps=700, per_epoch=140, interval=100)
 def test_chaos_the_same_seed_deals_the_same_blows() -> None:
     assert draw(7, 50, (0, 1, 2), SLURM, COURSE) == draw(7, 50, (0, 1, 2), SLURM, COURSE)
     assert draw(7, 50, (0, 1, 2), SLURM, COURSE) != draw(8, 50, (0, 1, 2), SLURM, COURSE)
+
+
+def test_chaos_a_schedule_can_be_read() -> None:
+    kinds = {kind.name: kind for kind in SLURM}
+    assert (
+        str(Blow(3, 1, kinds["kill"], Moment.SAVE, 200, 0.0)) == "blow 3 on seed 1: kill in its save, from step 200 on"
+    )
+    assert str(Blow(4, 0, kinds["preempt"], Moment.START, 9, 0.5)) == "blow 4 on seed 0: preempt while it starts"
 
 
 @given(

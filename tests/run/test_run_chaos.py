@@ -100,9 +100,21 @@ def test_chaos_what_a_blow_may_cost(tmp_path: Path) -> None:
         assert (loss.kind, loss.steps, verdict(losses=(loss,)).good) == (kind, lost, good)
     (loss,) = losses(history("time limit", 1), [], COURSE)
     assert (loss.kind, loss.allowed) == ("no blow: time limit", 0)
+    # A blow without effect excuses nothing, and accuses nothing: what ended the attempt was something else
+    for kind, cause, allowed in [("kill", "preempted", 0), ("signals", "node failure", 4)]:
+        (loss,) = losses(history(cause, 1), [dealt(kind, landed=False)], COURSE)
+        assert (loss.kind, loss.allowed) == (f"no blow: {cause}", allowed)
     # A full disk lets the run go on: what ended it was another blow
     (loss,) = losses(history("crashed", 1), [dealt("disk-full")], COURSE)
     assert loss.kind == "no blow: crashed"
+
+
+def test_chaos_a_blow_that_was_never_dealt_is_not_counted_as_dealt() -> None:
+    blows = [dealt("kill"), dealt("kill", landed=False), dealt("kill", None, landed=False)]
+    found = report(verdict(), blows=blows)
+    (row,) = found.rows()
+    assert row[:4] == ("kill", "3", "2", "1")
+    assert "1 of 3 drawn blows landed" in found.verdict()
 
 
 def test_chaos_the_report_is_good_only_if_all_is() -> None:
