@@ -145,7 +145,7 @@ def _calm(launcher: Launcher, found: Given, *, local: bool, say: Callable[[str],
         beater = Beater(Scene(launcher, None, ()), {}, _return(launcher, local=local), say)
         _guarded(beater, targets, [], local=local)
         if not all(target.done for target in targets):
-            why = "; ".join(f"seed {seed}: {reason}" for seed, reason in beater.stuck.items())
+            why = "\n".join(dict.fromkeys(beater.stuck.values()))  # the same for all runs, mostly
             raise fail(ExitCode.RUN, "The run does not get to its end even in peace.", where=str(tree.root), hint=why)
     calm = targets[0].run
     steps = max(line["steps"] for line in read_lines(calm.events) if isinstance(line.get("steps"), int))

@@ -42,6 +42,8 @@ class Launcher:
         self.lock = threading.Lock()
         self.process: Started | None = None
         self.count = 0
+        self._said = 0
+        """Bytes of the log before the newest launch."""
 
     @property
     def running(self) -> bool:
@@ -58,13 +60,15 @@ class Launcher:
                 return
             self.request.log.parent.mkdir(parents=True, exist_ok=True)
             with self.request.log.open("ab") as log:
+                self._said = log.tell()
                 argv = (*batch.python(sys.executable), "-m", PROGRAM, self.request.text())
                 self.process = start(argv, log, cwd=Path.cwd())
             self.count += 1
 
     def last_words(self) -> str:
+        """Of the newest launch."""
         try:
-            lines = self.request.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines = self.request.log.read_bytes()[self._said :].decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
         return "\n".join(lines[-10:])

@@ -52,3 +52,13 @@ def test_chaos_only_a_small_file_system_is_filled(tmp_path: Path, monkeypatch: p
     assert fillable(tmp_path / "not" / "there" / "yet") == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40))
     assert "1024 GiB" in fillable(tmp_path)
+
+
+def test_chaos_a_launch_that_cannot_be_is_told_once(project: Project) -> None:
+    """Three launches in vain for each of two runs: the reason is the same."""
+    (project.folder / "requirements.lock").write_text("not-there==1.0\n")
+    project.git("commit", "-qam", "lock")
+    done = project.launch("chaos", str(project.config), "--local")
+    assert (done.returncode, "Traceback" in done.stderr) == (9, False), done.stdout + done.stderr
+    assert "The run does not get to its end even in peace." in done.stderr
+    assert done.stderr.count("not-there==1.0 is not installed") == 1, done.stderr
