@@ -16,7 +16,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from jobs.contract import Action, Cause, Event, Exit
+from jobs.contract import STOP_SIGNALS, Action, Cause, Event, Exit
 from jobs.files import append_line, now
 from jobs.rundir import RunDir, Tree
 from launcher import batch, bundle
@@ -142,6 +142,8 @@ def _start(run: RunDir, placement: Path, own: Bundle) -> Child:
     libc = ctypes.CDLL(None)
 
     def save_if_parent_dies() -> None:
+        # Held back until the task can answer: a stop that comes while its Python starts would be its death.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     start = batch.launcher(sys.executable, own.path, own.digest)

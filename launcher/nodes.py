@@ -11,10 +11,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobs.contract import ADDRESS_VARIABLE, NODE_VARIABLE, NODES_VARIABLE, RANKS_VARIABLE, Exit, worst
 from jobs.files import publish_json
@@ -29,6 +28,7 @@ ENDS_SECONDS: Final = 10.0
 LAST_SECONDS: Final = 30.0
 """How long a run may outlive one elsewhere that failed."""
 LOOK_SECONDS: Final = 0.1
+ADDRESS_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,7 @@ class Meeting:
         """What the first node says. Ends as saved when a stop comes before, as a peer where the first node is gone or silent."""
         end = time.monotonic() + BEGIN_SECONDS
         while True:
-            with suppress(FileNotFoundError):
-                found = json.loads((self.folder / "begin.json").read_text(encoding="utf-8"))
+            if (found := self._read("begin.json")) is not None:
                 return Word(found["attempt"], found["code"])
             if stopped():
                 return Word(None, Exit.SAVED)
@@ -108,17 +107,22 @@ class Meeting:
             if all(found) or time.monotonic() > last:
                 break
             time.sleep(LOOK_SECONDS)
-        codes = [each[1] if each is not None else int(Exit.PEER) for each in found]
+        # A run that is done is done, whoever did not come to say so.
+        silent = Exit.DONE if found[0] is not None and found[0][1] == Exit.DONE else Exit.PEER
+        codes = [each[1] if each is not None else int(silent) for each in found]
         return worst(codes), {each[0]: each[1] for each in found if each is not None}
 
     def _end(self, number: int) -> Path:
         return self.folder / f"end-{number}.json"
 
     def _ended(self, number: int) -> tuple[str, int] | None:
-        with suppress(FileNotFoundError):
-            found = json.loads(self._end(number).read_text(encoding="utf-8"))
-            return str(found["node"]), int(found["code"])
-        return None
+        found = self._read(self._end(number).name)
+        return (str(found["node"]), int(found["code"])) if found is not None else None
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Listed, not just opened: a network file system may remember for half a minute that a name was not there."""
+        path = next((path for path in self.folder.iterdir() if path.name == name), None)
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path is not None else None
 
 
 class Watch:
@@ -152,7 +156,7 @@ def layout(node: Here, ranks: int, environ: Mapping[str, str] = os.environ) -> d
     told = {RANKS_VARIABLE: str(ranks)} if ranks else {}
     if node.count == 1:
         return told
-    addresses = _addresses(environ["SLURM_JOB_NODELIST"])
+    addresses = _addresses(environ["SLURM_JOB_NODELIST"], time.monotonic() + ADDRESS_SECONDS)
     other = next(address for name, address in addresses.items() if name != node.name)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         asked.connect((other, 9))  # sends nothing: the kernel looks up the way
@@ -160,14 +164,18 @@ def layout(node: Here, ranks: int, environ: Mapping[str, str] = os.environ) -> d
     return {**told, NODES_VARIABLE: str(node.count), NODE_VARIABLE: str(node.number), ADDRESS_VARIABLE: own}
 
 
-def _addresses(nodes: str) -> dict[str, str]:
-    """Of the nodes of a list as Slurm writes it: name and address of each, in order. Raises LaunchError (CLUSTER)."""
+def _addresses(nodes: str, end: float) -> dict[str, str]:
+    """Of the nodes of a list as Slurm writes it: name and address of each, in order. A controller that is silent is asked again,
+    until `end`. Raises LaunchError (CLUSTER)."""
     answer = run(["scontrol", "show", "node", "-o", nodes], timeout=15)
     found = {}
     for line in answer.stdout.splitlines():
         fields = dict(word.partition("=")[::2] for word in line.split())
         if "NodeName" in fields:
             found[fields["NodeName"]] = fields.get("NodeAddr") or fields["NodeName"]
+    if not found and time.monotonic() < end:
+        time.sleep(1.0)
+        return _addresses(nodes, end)
     if not answer.ok or not found:
         raise LaunchError(
             ExitCode.CLUSTER,

@@ -86,6 +86,9 @@ def placed_as(experiment: "Experiment", flags: Flags) -> "Experiment":
         hint = "With training.parallel.elastic: true they may be another number; that is another experiment."
         what = f"--ranks {ranks}: the config has {parallel.ranks}, and its bits depend on it."
         raise fail(ExitCode.USAGE, what, hint=hint)
+    if nodes != experiment.cluster.nodes and experiment.numerics.device == "cuda" and not parallel.elastic:
+        what = f"--nodes {nodes}: the config has {experiment.cluster.nodes}, and on GPUs its bits depend on it."
+        raise fail(ExitCode.USAGE, what, hint="With training.parallel.elastic: true they do not.")
     if ranks > training.accumulation:
         what = f"--ranks {ranks}: training.accumulation is {training.accumulation}, so only so many would have work."
         raise fail(ExitCode.USAGE, what)

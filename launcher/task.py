@@ -55,9 +55,9 @@ def start(specification: str, placement: str) -> int:
     received: list[int] = []
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, _frame: received.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # on this machine it is started with them blocked
     signal.signal(signal.SIGCONT, signal.SIG_DFL)  # comes with Slurm's SIGTERM; submitit answers it in a way of its own
-    path = Path(specification)
-    run = RunDir.of_specification(path)
+    path, run = Path(specification), RunDir.of_specification(Path(specification))
     place, node = Placement.read(Path(placement)), nodes.here()
     meeting = nodes.Meeting(Path(placement).parent, node) if node.count > 1 else None
     if meeting is None or node.first:
@@ -156,8 +156,12 @@ class _Attempt:
         pin = ImagePin(**json.loads(self.path.read_text(encoding="utf-8"))["image"])
         image, options = engine(pin.engine), NodeOptions.from_json(self.place.node)
         try:
-            problems = image.verify(pin, options)
             layout = nodes.layout(self.node, self.place.ranks)
+        except LaunchError as error:  # nobody's node is to blame for a controller that does not answer
+            _say(self.log, f"not started: {error}\n".encode())
+            return Exit.PEER
+        try:
+            problems = image.verify(pin, options)
         except (
             OSError,
             LaunchError,

@@ -36,7 +36,7 @@ Examples:
     "--nodes",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    help="Nodes of each run. Default: the config's. Changes no result.",
+    help="Nodes of each run, for the same ranks. Default: the config's.",
 )
 @click.option(
     "--ranks",

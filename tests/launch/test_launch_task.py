@@ -11,6 +11,7 @@ from pathlib import Path
 from project import JOB, Project, make_project
 
 from jobs.rundir import RunDir
+from launcher.errors import ExitCode
 
 HELPER = """
 import pathlib, subprocess, sys
@@ -75,3 +76,18 @@ def test_a_helper_that_stays_does_not_hold_the_task(tmp_path: Path) -> None:
     events = [json.loads(line) for line in project.tree.run(0).events.read_text().splitlines()]
     assert [line["exit_code"] for line in events if line["event"] == "ended"] == [0]
     subprocess.run(["pkill", "-f", "^sleep 60$"], check=False)
+
+
+def test_a_stop_in_the_first_moment_of_a_local_launch_is_no_crash(tmp_path):
+    """While the tasks' Pythons start, nobody could answer it: it is kept until somebody can."""
+    project = make_project(tmp_path / "project", job=JOB.replace("STEPS", "3000"))
+    process = project.start("configs/x.yaml", "--local")
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "starts" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    said += process.communicate(timeout=120)[0]
+    assert process.returncode == ExitCode.SAVED, said
+    assert "exit code" not in said
