@@ -61,7 +61,7 @@ def _in_ledgers(a: RunDir, b: RunDir) -> Difference | None:
         if first is None or second is None:
             step = (first or second or {}).get("step")
             return Difference(step, "the position", f"{(b if second is None else a).ledger} has no line for it")
-        fields = [name for name in first if name != "previous" and first[name] != second.get(name)]
+        fields = [name for name in {**first, **second} if name != "previous" and first.get(name) != second.get(name)]
         if fields:
             return _of_step(first, second, fields)
     return None
@@ -72,6 +72,8 @@ def _of_step(first: Mapping[str, Any], second: Mapping[str, Any], fields: Sequen
     leading = fields[0]
     if leading == "step":
         piece = "the position"
+    elif "class" in fields:
+        piece = "the hardware class"  # the config had it marked instead of refused
     elif leading == "random":
         names = [name for name in first["random"] if first["random"][name] != second["random"].get(name)]
         piece = " and ".join(f"{name}'s generator" for name in names)
@@ -85,7 +87,7 @@ def _of_step(first: Mapping[str, Any], second: Mapping[str, Any], fields: Sequen
         piece = "the gradients of the step under way"  # the same losses, from the same weights
     else:
         piece = "the optimizer's moments"  # the same gradients and learning rate, applied to the same weights
-    shown = ", ".join(f"{name} {_shown(first[name])} and {_shown(second.get(name))}" for name in fields)
+    shown = ", ".join(f"{name} {_shown(first.get(name))} and {_shown(second.get(name))}" for name in fields)
     return Difference(int(first["step"]), piece, shown)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,10 +36,12 @@ class Entry:
 
 
 class Ledger:
-    """`ledger.jsonl`, open for appending after the line that `head` is the hash of."""
+    """`ledger.jsonl`, open for appending after the line that `head` is the hash of.
 
-    def __init__(self, file: LineFile, head: str = START) -> None:
-        self._file = file
+    `crossed`: what of the hardware class is another one than that of the line before. It stands in the next line, as `class`."""
+
+    def __init__(self, file: LineFile, head: str = START, crossed: Sequence[str] = ()) -> None:
+        self._file, self._crossed = file, crossed
         self.head = head
         """sha256 of the last line, which the next one will carry."""
 
@@ -47,6 +49,8 @@ class Ledger:
         """Floats are written as `float.hex`: every bit, readable by any language."""
         values = {name: getattr(entry, name) for name in entry.__slots__}
         line = {name: value.hex() if isinstance(value, float) else value for name, value in values.items()}
+        if self._crossed:
+            line["class"], self._crossed = list(self._crossed), ()
         line["previous"] = self.head
         self.head = hashlib.sha256(self._file.append(line)).hexdigest()
 

@@ -4,28 +4,16 @@ Every field is documented where it stands, since `launch schema` shows these tex
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs.contract import ImagePin
+from jobs.fields import Commit, Fraction, Positive, Seed, Sha256
 
 
 class Section(BaseModel):
     """Frozen, closed to unknown keys, strict about types: `epochs: "3"` and `seeds: [1.0]` are mistakes, not values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""64 lower-case hex digits, as `sha256sum` prints them."""
-
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-"""A full git commit hash: a branch or a tag can move."""
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""What numpy accepts as a seed: 0 to 2**32 - 1."""
-
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Architecture(Section):
@@ -240,6 +228,9 @@ class Numerics(Section):
     """Vector instructions. avx2: the same bits on every x86-64 machine since 2013."""
     deterministic: bool = True
     """torch.use_deterministic_algorithms and cudnn.deterministic. false is marked wherever the run is shown."""
+    other_class: Literal["refuse", "mark"] = "refuse"
+    """Where a run that was stopped would go on to other bits: another GPU, driver, CPU class. refuse: it does not; on Slurm it
+    goes to another node. mark: it does, and the step is marked in the ledger and wherever the run is shown."""
 
 
 class WandbTracking(Section):

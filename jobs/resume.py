@@ -1,6 +1,6 @@
 """Bring a run to the newest checkpoint that is whole, is its own, and fits this machine; out loud about what was passed over."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
 ) -> Resumed:
     """Restore `state`, cut the logbook back to it, and write the event; `total` is the number of steps of the whole run.
 
-    Raises Refused before anything is changed."""
+    Raises Refused before anything is changed; Unfit where other bits would follow, unless the recipe has that marked."""
     fence()
     checkpoints.clear_leftovers()
     found = checkpoints.newest(lambda content: _misfit(directory, content))
@@ -48,9 +48,11 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
             f"{directory.metrics} does not hold the lines that the whole checkpoints in {directory.checkpoints} count on. "
             "Restore them; or delete those checkpoints, to begin this seed anew"
         )
+    crossed: list[str] = []
     marks: dict[str, Any] = {"metrics": asdict(Mark()), "ledger": asdict(Mark()), "head": START}
     if found.state is not None:
-        _check_origin(specification, found.state, numerics)
+        _check_origin(specification, found.state)
+        crossed = _check_class(specification, found.state, numerics)
         state.restore(found.state)
         marks = found.state["logbook"]
     checkpoints.settle(found, best=found.state is not None and found.state["best"])
@@ -66,14 +68,24 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
             "checkpoint": found.file,
             "skipped": list(found.skipped),
             "lost_steps": max(0, reached - step),
+            **({"class": crossed} if crossed else {}),
         },
     )
+    if crossed:
+        print(f"WARNING: from step {step} on with the bits of another hardware class: {'; '.join(crossed)}", flush=True)
     start = "from the start" if found.file is None else f"from step {step} ({found.file})"
-    dirty = " [NOT REPRODUCIBLE: launched with --allow-dirty]" if specification.dirty else ""
-    print(f"{specification.experiment} seed {specification.seed}, attempt {fence.attempt}: {start}{dirty}", flush=True)
+    mark = f" [NOT REPRODUCIBLE: {'; '.join(why)}]" if (why := list(_marks(specification))) else ""
+    print(f"{specification.experiment} seed {specification.seed}, attempt {fence.attempt}: {start}{mark}", flush=True)
     lines = LineFile(directory.ledger, Mark(**marks["ledger"]), fence)
     metrics = LineFile(directory.metrics_file, Mark(**marks["metrics"]), fence)
-    return Resumed(found.file, Logbook(metrics, lines, Ledger(lines, marks["head"])))
+    return Resumed(found.file, Logbook(metrics, lines, Ledger(lines, marks["head"], crossed)))
+
+
+def _marks(specification: Specification) -> Iterator[str]:
+    if specification.dirty:
+        yield "launched with --allow-dirty"
+    if not specification.recipe.numerics.deterministic:
+        yield "numerics.deterministic is false"
 
 
 def _misfit(directory: RunDir, content: Mapping[str, Any]) -> str | None:
@@ -84,8 +96,8 @@ def _misfit(directory: RunDir, content: Mapping[str, Any]) -> str | None:
     return Mark(**marks["metrics"]).missing(directory.metrics_file) or Mark(**marks["ledger"]).missing(directory.ledger)
 
 
-def _check_origin(specification: Specification, content: Mapping[str, Any], numerics: Mapping[str, str]) -> None:
-    """Raises Refused for a checkpoint of another run, or Unfit where other bits would follow than those that it began with."""
+def _check_origin(specification: Specification, content: Mapping[str, Any]) -> None:
+    """Raises Refused for a checkpoint of another run."""
     own = {
         "experiment": specification.experiment,
         "seed": specification.seed,
@@ -97,11 +109,18 @@ def _check_origin(specification: Specification, content: Mapping[str, Any], nume
             f"the newest checkpoint is that of another run. In the checkpoint -> in run.json: {'; '.join(differing)}. "
             "A new config or other code is a new experiment: give it a new name"
         )
-    if differing := _differences(content["numerics"], numerics):
+
+
+def _check_class(specification: Specification, content: Mapping[str, Any], numerics: Mapping[str, str]) -> list[str]:
+    """What differs between the checkpoint's hardware class and this one. Raises Unfit unless it is to be marked."""
+    differing = _differences(content["numerics"], numerics)
+    if differing and specification.recipe.numerics.other_class == "refuse":
         raise Unfit(
             "this machine would go on to other bits than those that the run began with. In the checkpoint -> here: "
-            f"{'; '.join(differing)}. Run it where these are the same, or start a new experiment here"
+            f"{'; '.join(differing)}. Run it where these are the same, or start a new experiment here; one with "
+            "numerics.other_class: mark goes on anyway, and is marked"
         )
+    return differing
 
 
 def _differences(kept: Any, here: Any, path: str = "") -> list[str]:

@@ -43,6 +43,8 @@ class AttemptRecord:
     """Checkpoints that were passed over as damaged: {file, reason}."""
     lost_steps: int = 0
     """Steps of earlier attempts that it had to do again."""
+    crossed: tuple[str, ...] = ()
+    """What of the hardware class was another one than that of the checkpoint that it went on from."""
     step: int | None = None
     """The last step that it finished, whether it was saved or not."""
     saved_step: int | None = None
@@ -94,6 +96,7 @@ def _resumed(record: AttemptRecord, line: Mapping[str, Any]) -> None:
     record.checkpoint = line.get("checkpoint")
     record.skipped = tuple(line.get("skipped") or ())
     record.lost_steps = line.get("lost_steps") or 0
+    record.crossed = tuple(line.get("class") or ())
 
 
 def _signalled(record: AttemptRecord, line: Mapping[str, Any]) -> None:

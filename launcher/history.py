@@ -34,6 +34,19 @@ def saved_step(run: RunDir, attempts: Sequence[AttemptRecord]) -> int:
     return max(steps, default=0)
 
 
+def crossings(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+    """The attempts that went on to the bits of another hardware class, but those whose steps a later one did again."""
+    found: list[AttemptRecord] = []
+    for record in attempts:
+        if record.first_step is None:
+            continue
+        at, file = record.first_step, record.checkpoint
+        found = [each for each in found if (each.first_step or 0) <= at and each.checkpoint != file]
+        if record.crossed:
+            found.append(record)
+    return found
+
+
 def gains(attempts: Sequence[AttemptRecord], now: int) -> list[int]:
     """Steps that each attempt added for good: where the next one that said so went on, less where it went on itself.
 

@@ -68,7 +68,7 @@ def make_plan(  # noqa: PLR0913 - each is one thing that a plan is made of
         local_parallelism=_local_parallelism(placed),
         ranks=placed.training.parallel.ranks if flags.ranks or flags.nodes else 0,
         slurm=slurm,
-        notes=(*_notes(source), *([chain(slurm)] if slurm and slurm.total_minutes else [])),
+        notes=(*_notes(source, experiment), *([chain(slurm)] if slurm and slurm.total_minutes else [])),
     )
 
 
@@ -175,10 +175,11 @@ def _slurm(experiment: "Experiment", site: "Site", flags: Flags, todo: int) -> S
     return asked.within(longest)
 
 
-def _notes(source: Source) -> list[str]:
-    if not source.dirty:
-        return []
-    count = "1 file differs" if len(source.files) == 1 else f"{len(source.files)} files differ"
-    return [
-        f"NOT REPRODUCIBLE: {count} from commit {source.commit[:10]} (--allow-dirty); the patch is kept with the run."
-    ]
+def _notes(source: Source, experiment: "Experiment") -> list[str]:
+    found = []
+    if source.dirty:
+        count = "1 file differs" if len(source.files) == 1 else f"{len(source.files)} files differ"
+        found.append(f"{count} from commit {source.commit[:10]} (--allow-dirty); the patch is kept with the run.")
+    if not experiment.numerics.deterministic:
+        found.append("numerics.deterministic is false; two runs of it may end with other bits.")
+    return [f"NOT REPRODUCIBLE: {each}" for each in found]

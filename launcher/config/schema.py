@@ -9,7 +9,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from jobs.recipe import Positive, Recipe, Section, Seed
+from jobs.fields import Positive, Seed
+from jobs.recipe import Recipe, Section
 from launcher import walltime
 from launcher.config.mistake import Mistake, Mistakes
 

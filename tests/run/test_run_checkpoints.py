@@ -13,11 +13,15 @@ from miniature import MIDDLE, StopAfter, event, files, newest, stopped
 from same_bits import assert_same_run
 
 from jobs.checkpoint import Checkpoints, Manifest, Position
+from jobs.compare import difference
 from jobs.contract import Exit
 from jobs.errors import Failed, Refused, Unfit
 from jobs.files import read_lines
+from jobs.ledger import broken_link
 from jobs.preemption import StopFlag
 from jobs.rundir import RunDir
+from launcher.attempts import attempts
+from launcher.history import crossings
 
 
 def test_run_checkpoint_names_and_links(tmp_path: Path) -> None:
@@ -226,6 +230,55 @@ def test_run_checkpoint_of_other_numerics_is_refused_with_both_values(tmp_path: 
     with pytest.raises(Unfit, match=r"class: this -> another"):
         miniature.start(path, StopFlag(), numerics={"class": "another"})
     assert files(run) == before
+
+
+def test_run_checkpoint_of_other_numerics_goes_on_where_the_config_has_it_marked(tmp_path: Path) -> None:
+    calm = miniature.calm(miniature.make_tree(tmp_path / "calm", numerics={"other_class": "mark"}))
+    path, run = stopped(tmp_path / "crossed", numerics={"other_class": "mark"})
+    step = len(list(read_lines(run.ledger)))
+    assert miniature.start(path, StopAfter(MIDDLE), numerics={"class": "another"}) is Exit.SAVED
+    assert miniature.start(path, StopFlag(), numerics={"class": "another"}) is Exit.DONE
+    marked = {line["step"]: line["class"] for line in read_lines(run.ledger) if "class" in line}
+    assert marked == {step + 1: ["class: this -> another"]}
+    assert broken_link(run.ledger) is None
+    assert [line.get("class") for line in read_lines(run.events) if line["event"] == "resumed"] == [
+        None,
+        ["class: this -> another"],
+        None,
+    ]
+    found = difference(calm, run)
+    assert found is not None
+    assert (found.step, found.piece) == (step + 1, "the hardware class")
+    assert difference(run, calm) is not None
+    (crossing,) = crossings(attempts(run))
+    assert (crossing.number, crossing.first_step) == (2, step)
+
+
+class BreakAfter(StopFlag):
+    """The run dies at the n-th time that it is asked for."""
+
+    def __init__(self, asks: int) -> None:
+        super().__init__()
+        self.left = asks
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        if self.left <= 0:
+            raise ZeroDivisionError
+        return super().__call__()
+
+
+def test_run_checkpoint_steps_of_another_class_that_are_done_again_leave_no_mark(tmp_path: Path) -> None:
+    """The attempt that crossed saves nothing; the next one is on a machine of the first class again."""
+    changes = {"numerics": {"other_class": "mark"}}
+    calm = miniature.calm(miniature.make_tree(tmp_path / "calm", **changes))
+    path, run = stopped(tmp_path / "crossed", **changes)
+    with pytest.raises(ZeroDivisionError):
+        miniature.start(path, BreakAfter(2), numerics={"class": "another"})
+    assert [bool(each.crossed) for each in attempts(run)] == [False, True]
+    assert miniature.start(path, StopFlag()) is Exit.DONE
+    assert_same_run(calm, run)
+    assert crossings(attempts(run)) == []
 
 
 def test_run_checkpoint_nothing_new_saves_nothing(tmp_path: Path) -> None:

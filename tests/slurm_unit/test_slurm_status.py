@@ -85,6 +85,25 @@ def test_a_dirty_run_is_marked_everywhere(tree, capsys):
     assert json.loads(capsys.readouterr().out)["experiments"][0]["reproducible"] is False
 
 
+def test_a_run_that_crossed_into_another_class_is_marked_with_its_step(tree, capsys):
+    crossed = {"event": Event.RESUMED, "attempt": 2, "time": TIME, "step": 4, "class": ["gpu: A -> B"]}
+    append_line(tree.run(1).events, crossed)
+    show_status(tree.root.parent, None, False)
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head.endswith("NOT REPRODUCIBLE: seed 1 went on in another hardware class at step 4 (gpu: A -> B)")
+
+
+def test_a_run_that_is_not_deterministic_is_marked(tree, capsys):
+    path = tree.run(0).specification
+    fields = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**fields, "recipe": {**fields.get("recipe", {}), "numerics": {"deterministic": False}}})
+    )
+    show_status(tree.root.parent, None, True)
+    (found,) = json.loads(capsys.readouterr().out)["experiments"]
+    assert (found["reproducible"], found["marks"]) == (False, ["numerics.deterministic is false"])
+
+
 def test_as_json(tree, capsys):
     show_status(tree.root.parent, "tiny", True)
     (found,) = json.loads(capsys.readouterr().out)["experiments"]
