@@ -15,7 +15,9 @@ from launcher.attempts import AttemptRecord
 FREE = {"gpus_per_node": 0}
 LONG: Mapping[str, Any] = {"steps": 4, "seconds": 0.1, "finishes_at": 99}
 TWICE = {**LONG, "finishes_at": 2}
-COMES_BACK = ("preempted", "requeued", "node-failure", "limit-near", "limit-hit", "unfit", "not-started")
+COMES_BACK = ("preempted", "requeued", "node-failure", "limit-near", "limit-hit", "refuse", "not-started")
+STARTS = {**dict.fromkeys(COMES_BACK, 2), "unfit": 3}
+"""Of those that are started more than once."""
 TAKEN = ("preempted", "ends-in-grace", "crash-in-grace", "refuse-in-grace", "cancelled-in-grace")
 """Those whose node is taken."""
 
@@ -47,24 +49,28 @@ class Scenes:
         taken_only: bool = False,
     ) -> None:
         self.cluster, self.tiny, self.grace = cluster, Tiny(cluster, name), grace
+        self.damaged = {each: Tiny(cluster, f"{name}-{each}") for each in ("refuse", "unfit") if not taken_only}
+        """Each with a store of its own, to be damaged."""
         self.confined, self.limits, self.taken_only = confined, limits, taken_only
         self.jobs: dict[str, str] = {}
 
     def submit(self, name: str, node: str, recipe: Mapping[str, Any] = LONG, **slurm: Any) -> None:
         slurm = {**FREE, "additional": {"nodelist": node}, **slurm}
-        self.jobs[name] = self.tiny.submit(name, recipe, **slurm)["job"]
+        self.jobs[name] = self.of(name).submit(name, recipe, **slurm)["job"]
+
+    def of(self, name: str) -> Tiny:
+        return self.damaged.get(name, self.tiny)
 
     def only(self, *nodes: str) -> dict[str, Any]:
         return {"additional": {}, "exclude": ",".join(sorted({"n1", "n2", "n3", "n4"} - set(nodes)))}
 
     def play(self) -> dict[str, Ending]:
         """Provoke them all, wait until each is over, and look."""
-        acts = (self._limits, self._by_themselves, self._orders, self._node, self._taken)
+        acts = (self._limits, self._by_themselves, self._orders, self._store, self._overtaken, self._node, self._taken)
         for act in acts[-1:] if self.taken_only else acts:
             act()
         for name in self.jobs:
-            count = 2 if name in COMES_BACK else 1
-            self.tiny.until_decided(name, count, seconds=300)
+            self.of(name).until_decided(name, STARTS.get(name, 1), seconds=300)
         endings = {}
         for name in self.jobs:
             self.settled(name)
@@ -79,8 +85,9 @@ class Scenes:
         )
 
     def ending(self, name: str) -> Ending:
-        records = self.tiny.attempts(name)
-        lost = self.tiny.step(name) - len({line.get("step") for line in read_lines(self.tiny.run(name).ledger)})
+        tiny = self.of(name)
+        records = [each for each in tiny.attempts(name) if each.started]  # what a person starts, nobody decides about
+        lost = tiny.step(name) - len({line.get("step") for line in read_lines(tiny.run(name).ledger)})
         shown = self.cluster.job(f"{self.jobs[name]}_0")
         decided = [(each.cause, each.action) for each in records]
         return Ending(name, decided, lost, shown.get("JobState", "?"), shown.get("Restarts", "?"), records)
@@ -94,11 +101,8 @@ class Scenes:
         self.submit("done", "n1", {**LONG, "finishes_at": 1})
         self.submit("crash", "n1", {**LONG, "crash_at": 3})
         self.submit("kill", "n1", {**LONG, "kill_at": 3})
-        self.submit("refuse", "n1", {**LONG, "refuse_at": 3})
-        self.submit("fenced", "n1", {**LONG, "fenced_at": 3})
         if self.confined:
             self.submit("memory", "n1", {**LONG, "swallow_at": 3}, memory="300M")
-        self.submit("unfit", "n1", {**LONG, "finishes_at": 1, "unfit_attempts": 1}, **self.only("n1", "n2"))
         broken = '[ "${SLURM_RESTART_COUNT:-0}" -ge 1 ] || srun() { return 127; }'
         self.submit("not-started", "n1", TWICE, setup=[broken], **self.only("n1", "n2"))
 
@@ -114,6 +118,39 @@ class Scenes:
         for name, order in orders.items():
             self.tiny.until_step(name, 3)
             order(f"{self.jobs[name]}_0")
+
+    def _store(self) -> None:
+        """What comes back finds its code changed; or, on one node, a store that cannot be read."""
+        self.submit("refuse", "n1")
+        self.submit("unfit", "n1", {**LONG, "finishes_at": 3}, **self.only("n1", "n2"))
+        for name in ("refuse", "unfit"):
+            self.damaged[name].until_step(name, 3)
+        self._in_code("refuse", 'chmod u+w "$1"/jobs/__main__.py && echo >> "$1"/jobs/__main__.py')
+        self._in_code("unfit", 'chmod 0 "$1"/jobs')
+        for name in ("refuse", "unfit"):
+            self.cluster.scontrol("requeue", f"{self.jobs[name]}_0")
+
+        def refused() -> bool:
+            return len(found := self.damaged["unfit"].attempts("unfit")) > 1 and found[1].exit_code is not None
+
+        until(refused, "a start has found that it cannot read the store", 120)
+        self._in_code("unfit", 'chmod 555 "$1"/jobs')
+
+    def _in_code(self, name: str, command: str) -> None:
+        store = self.damaged[name].repository.parent / "store"
+        script = f'for folder in {store}/code/[0-9a-f]*; do set -- "$folder"; {command} || exit 1; done'
+        self.cluster.run(["sh", "-c", script], cwd=self.cluster.home)
+
+    def _overtaken(self) -> None:
+        """Somebody starts the same run by hand."""
+        self.submit("fenced", "n1")
+        self.tiny.until_step("fenced", 3)
+        run = self.tiny.run("fenced").specification
+        take = "import pathlib, sys, jobs.rundir as r; print(r.RunDir.of_specification(pathlib.Path(sys.argv[1])).take_attempt())"
+        number = self.cluster.run(["python", "-c", take, run]).stdout.strip()
+        argv = ["timeout", "8", "python", "-m", "jobs", run]
+        self.cluster.run(argv, cwd=self.tiny.repository, env={"SAMEBITS_ATTEMPT": number}, check=False)
+        self.tiny.until_decided("fenced", 1)
 
     def _node(self) -> None:
         self.submit("node-failure", "n3", TWICE)

@@ -27,7 +27,7 @@ MEANING = {
     "node-failure": "its node goes down",
     "limit-near": "the signal before the time limit",
     "limit-hit": "the time limit itself",
-    "unfit": "79: refused for this node alone",
+    "unfit": "its store cannot be read on this node, when it comes back",
     "not-started": "the step does not start",
     "memory": "it takes more memory than it has",
     "cancelled": "`scancel`",
@@ -35,8 +35,8 @@ MEANING = {
     "interrupted": "`scancel --signal=USR2`",
     "crash": "an exception",
     "kill": "SIGKILL by hand",
-    "refuse": "78: refused",
-    "fenced": "76: fenced",
+    "refuse": "its code in the store was changed, when it comes back",
+    "fenced": "somebody starts it by hand beside its job",
     "done": "it finishes",
 }
 

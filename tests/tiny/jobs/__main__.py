@@ -60,7 +60,7 @@ def main(path):  # noqa: C901 - one story, told in one place
             event("saved", step=step, checkpoint=checkpoint.name, seconds=0.0)
             print(f"saved at step {step}", flush=True)
             return 75
-        if code := blow(recipe, step):
+        if code := blow(recipe, step, newer=folder["logs"] / f"attempt-{attempt + 1}.log"):
             return code
         time.sleep(recipe["seconds"])
         if recipe.get("idle"):
@@ -75,15 +75,17 @@ def main(path):  # noqa: C901 - one story, told in one place
     return 0
 
 
-def blow(recipe, step):
-    """What is to happen at this step; the exit code where it is the end."""
+def blow(recipe, step, newer):
+    """What is to happen at this step; the exit code where it is the end: that of the fence once `newer` exists."""
+    if newer.exists():
+        return 76
     if step == recipe.get("crash_at"):
         raise RuntimeError("crashed as it was told to")
     if step == recipe.get("kill_at"):
         os.kill(os.getpid(), signal.SIGKILL)
     if step == recipe.get("swallow_at"):
         bytearray(1 << 30)
-    return {recipe.get("refuse_at"): 78, recipe.get("fenced_at"): 76}.get(step)
+    return 78 if step == recipe.get("refuse_at") else None
 
 
 def publish(path, value):
