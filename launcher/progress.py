@@ -29,15 +29,22 @@ def progress(run: RunDir) -> Progress:
     """From the end of metrics.jsonl, and from done.json once that stands."""
     found: dict[str, Any] = {}
     for line in reversed(_tail(run.metrics_file)):
-        for key in ("step", "epoch", "val_loss", "accuracy"):
-            if line.get(key) is not None:
-                found.setdefault(key, line[key])
+        found = _numbers(line) | found
         if {"step", "epoch", "val_loss"} <= found.keys():
             break
-    found |= {k: v for k, v in _json(run.done).items() if k in {"step", "epoch", "val_loss", "accuracy"}}
+    found |= _numbers(_json(run.done))
     recipe = _json(run.specification).get("recipe") or {}
     epochs = (recipe.get("training") or {}).get("epochs")
     return Progress(**found, steps=_steps(run), epochs=epochs)
+
+
+def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What it says of the progress. A user's own job writes what it likes: what is no number there is passed over."""
+    return {
+        key: line[key]
+        for key, kind in (("step", int), ("epoch", int), ("val_loss", float | int), ("accuracy", float | int))
+        if isinstance(line.get(key), kind) and not isinstance(line[key], bool)
+    }
 
 
 def _steps(run: RunDir) -> int | None:

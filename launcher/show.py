@@ -4,7 +4,7 @@ import json
 import shutil
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,28 +109,34 @@ def finished(tree: Tree, seeds: Sequence[int]) -> str:
         return ""
     lines = ["", f"{'seed':>6}  {'validation loss':>20}  {'accuracy':>20}"]
     for seed, found in rows:
-        loss = f"{_number(found['val_loss_before'])} -> {_number(found['val_loss'])}"
-        accuracy = f"{_percent(found['accuracy_before'])} -> {_percent(found['accuracy'])}"
+        loss = f"{_number(found.get('val_loss_before'))} -> {_number(found.get('val_loss'))}"
+        accuracy = f"{_percent(found.get('accuracy_before'))} -> {_percent(found.get('accuracy'))}"
         lines.append(f"{seed:>6}  {loss:>20}  {accuracy:>20}")
     if len(rows) > 1:
-        losses = [found["val_loss"] for _, found in rows]
-        loss = f"{statistics.mean(losses):.4f} ± {statistics.stdev(losses):.4f}"
-        accuracies = [found["accuracy"] for _, found in rows if found["accuracy"] is not None]
-        accuracy = ""
-        if len(accuracies) == len(rows):
-            accuracy = f"{statistics.mean(accuracies):.1%} ± {statistics.stdev(accuracies):.1%}"
+        loss, accuracy = (_over(rows, *column) for column in (("val_loss", _number), ("accuracy", _percent)))
         lines.append(f"{'mean':>6}  {loss:>20}  {accuracy:>20}   ± standard deviation over {len(rows)} seeds")
     if len(rows) < len(seeds):
         lines.append(f"{len(rows)} of {len(seeds)} seeds are done.")
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _over(rows: Sequence[tuple[int, Mapping[str, Any]]], key: str, shown: Callable[[Any], str]) -> str:
+    """Mean and standard deviation over all of them; empty unless each has a number."""
+    values = [found[key] for _, found in rows if _is_number(found.get(key))]
+    return f"{shown(statistics.mean(values))} ± {shown(statistics.stdev(values))}" if len(values) == len(rows) else ""
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _is_number(value: Any) -> bool:
+    """Whether it is one: a user's own job writes into its done.json what it likes."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if _is_number(value) else "-"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}" if _is_number(value) else "-"
 
 
 def _done(run: RunDir) -> dict[str, Any] | None:

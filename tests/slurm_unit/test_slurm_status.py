@@ -15,6 +15,7 @@ from launcher.cancel import cancel
 from launcher.errors import LaunchError
 from launcher.logs import show_logs
 from launcher.record import Submission
+from launcher.show import finished
 from launcher.status import show_status, wait
 
 TIME = "2026-01-31T12:00:00.000Z"
@@ -102,6 +103,15 @@ def test_a_run_that_is_not_deterministic_is_marked(tree, capsys):
     show_status(tree.root.parent, None, True)
     (found,) = json.loads(capsys.readouterr().out)["experiments"]
     assert (found["reproducible"], found["marks"]) == (False, ["numerics.deterministic is false"])
+
+
+def test_what_a_users_own_job_says_in_its_own_words_is_passed_over(tree, capsys):
+    publish_json(tree.run(0).done, {"step": 20, "val_loss": "low", "accuracy": None, "epoch": True, "mine": [1]})
+    assert show_status(tree.root.parent, "tiny", False) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["0", "done", "20"]
+    assert finished(tree, [0]).splitlines()[2].split() == ["0", "-", "->", "-", "-", "->", "-"]
+    publish_json(tree.run(1).done, {"val_loss": 0.5})
+    assert "± standard deviation over 2 seeds" in finished(tree, [0, 1])
 
 
 def test_as_json(tree, capsys):
