@@ -69,6 +69,7 @@ def measure(name: str, folder: Path, network: Any, rounds: int) -> None:
     from content_samples import recipe
 
     from jobs import loop
+    from jobs.feed import checksum
     from jobs.state import TrainingState
 
     training = recipe(training={
@@ -79,7 +80,7 @@ def measure(name: str, folder: Path, network: Any, rounds: int) -> None:
     clip = training.clip_norm
     found = in_turn(
         {
-            "bare loop": lambda: timed(lambda: bare(network, optimizer, parts.batches, clip)),
+            "bare loop": lambda: timed(lambda: bare(network, optimizer, parts.micro_batches.batches, clip)),
             "a run's step": lambda: timed(lambda: loop._step(state, parts)),
         },
         rounds,
@@ -94,7 +95,7 @@ def measure(name: str, folder: Path, network: Any, rounds: int) -> None:
     entry = loop.Entry(1, 1, 1, 1.0, loop.random_checksums(), None, 1.0, 1.0, state.checksum())
     each = {
         "checksum of the weights": state.checksum,
-        "checksum of the batches": lambda: [loop.checksum(fed, micro) for micro in range(ACCUMULATION)],
+        "checksum of the batches": lambda: [checksum(fed, micro) for micro in range(ACCUMULATION)],
         "checksum of the generators": loop.random_checksums,
         "line of the ledger": lambda: parts.ledger.append(entry),
         "line of the metrics, and TensorBoard": lambda: parts.metrics.append(line),

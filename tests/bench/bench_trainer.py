@@ -121,7 +121,7 @@ def main(rounds: int) -> None:
         print("NOT MEASURED: the Trainer needs accelerate, which is not installed here.")
         return
     warnings.simplefilter("ignore")
-    end = time.monotonic() + 40
+    end = time.monotonic() + 200
     with tree() as folder:
         for lora in (True, False):
             taken: dict[str, list[Clocks]] = {"Trainer": [], "a run": []}
@@ -131,7 +131,7 @@ def main(rounds: int) -> None:
                 if number:
                     taken["Trainer"] += theirs
                     taken["a run"] += ours
-                if number and time.monotonic() > end - 20 * lora:
+                if number and time.monotonic() > end - 100 * lora:
                     break
             name, tokens = "LoRA" if lora else "full", ROWS * ACCUMULATION * LENGTH
             for place, clock in enumerate(("time", "CPU time")):
