@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from launcher.attempts import AttemptRecord
 from launcher.chaos.scene import PAUSE, BreachError, Deal, Scene, UnableError
 from launcher.chaos.schedule import Blow, Moment
 from launcher.chaos.target import Target
 
 QUICK_SECONDS: Final = 0.002
 LAUNCHES_IN_VAIN: Final = 3
+FILLS: Final = "disk-full"
 
 
 class StuckError(Exception):
@@ -61,6 +63,9 @@ class Beater:
     stuck: dict[int, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _turn: threading.Condition = field(default_factory=threading.Condition)
+    _under_way: list[Dealt] = field(default_factory=list)
+    _filled: bool = False
 
     def run(self, targets: Sequence[Target], schedule: Sequence[Blow]) -> None:
         """Until every run is done or stuck. KeyboardInterrupt ends it in between."""
@@ -114,38 +119,51 @@ class Beater:
             self.dealt.append(told)
         while self._until(target, lambda: target.is_time(blow, after), _pause(blow)):
             time.sleep(blow.delay)
-            attempt = target.alive()
-            if attempt is None or attempt.number <= after:
-                continue  # something else was faster
-            told.attempt, told.step, told.doing = attempt.number, target.step(), target.doing()
-            began = time.monotonic()
-            try:
-                with self._limit(blow), self.deals[blow.kind.name](self.scene, target, attempt) as effect:
-                    self._await(effect, began + blow.kind.patience)
-                    told.seconds = round(time.monotonic() - began, 2)
-                    told.landed = effect() and self._is_hit(target, blow, attempt.number)
-            except UnableError as error:
-                told.note = str(error)
-            except BreachError as error:
-                told.note, told.breach = str(error), True
-            if told.landed:
+            with self._floor(told):
+                attempt = target.alive()
+                if attempt is None or attempt.number <= after:
+                    continue  # something else was faster
+                self._deal(target, told, attempt)
+            over = told.landed and target.ended(attempt.number)  # a full disk need not end what it hits
+            if over:
                 self.back.struck(target)
-            elif not told.note:
+            elif not told.landed and not told.note:
                 told.note = "the run was done first" if target.done else "it had no effect"
             self.say(self._line(told))
-            return attempt.number if told.landed else after
+            return attempt.number if over else after
         told.note = "the run was done first" if target.done else "interrupted"
         self.say(self._line(told))
         return after
 
+    def _deal(self, target: Target, told: Dealt, attempt: AttemptRecord) -> None:
+        told.attempt, told.step, told.doing = attempt.number, target.step(), target.doing()
+        blow, began = told.blow, time.monotonic()
+        try:
+            with self.deals[blow.kind.name](self.scene, target, attempt) as effect:
+                self._await(effect, began + blow.kind.patience)
+                told.seconds = round(time.monotonic() - began, 2)
+                told.landed = effect() and self._is_hit(target, blow, attempt.number)
+        except UnableError as error:
+            told.note = str(error)
+        except BreachError as error:
+            told.note, told.breach = str(error), True
+
     @contextmanager
-    def _limit(self, blow: Blow) -> Iterator[None]:
-        """A disk is filled for one run at a time: the others write to it, too."""
-        if blow.kind.name != "disk-full":
+    def _floor(self, told: Dealt) -> Iterator[None]:
+        """The disk is that of all runs: while it is full no other blow falls, so that what one costs is its own doing."""
+        alone = told.blow.kind.name == FILLS
+        with self._turn:
+            while (self._under_way if alone else self._filled) and not self.stop.is_set():
+                self._turn.wait(PAUSE)
+            self._under_way.append(told)
+            self._filled = self._filled or alone
+        try:
             yield
-            return
-        with _DISK:
-            yield
+        finally:
+            with self._turn:
+                self._under_way.remove(told)
+                self._filled = self._filled and not alone
+                self._turn.notify_all()
 
     def _await(self, effect: Callable[[], bool], end: float) -> None:
         while not effect() and time.monotonic() < end and not self.stop.is_set():
@@ -153,7 +171,7 @@ class Beater:
 
     def _is_hit(self, target: Target, blow: Blow, attempt: int) -> bool:
         """Whether the attempt ended otherwise than by being finished."""
-        if blow.kind.name == "disk-full":
+        if blow.kind.name == FILLS:
             return True
         for record in target.attempts():
             if record.number == attempt:
@@ -167,9 +185,6 @@ class Beater:
         how = f"ended after {told.seconds} s" if told.landed else told.note
         word = "BREACH: " if told.breach else ""
         return f"blow {blow.number} on seed {blow.seed}: {blow.kind.name} {where}: {word}{how}"
-
-
-_DISK = threading.Lock()
 
 
 def _pause(blow: Blow) -> float:
