@@ -72,7 +72,7 @@ def _of_step(first: Mapping[str, Any], second: Mapping[str, Any], fields: Sequen
     leading = fields[0]
     if leading == "step":
         piece = "the position"
-    elif "class" in fields:
+    elif "class" in fields and leading not in {"data", "tokens"}:
         piece = "the hardware class"  # the config had it marked instead of refused
     elif leading == "random":
         names = [name for name in first["random"] if first["random"][name] != second["random"].get(name)]

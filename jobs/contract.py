@@ -99,8 +99,8 @@ class Event(StrEnum):
     started    by the task:    attempt, time, node, job (``ARRAYJOB_TASK`` or null), restart (Slurm's restart count). By the
                                arbiter, for a start of which the task never spoke
     resumed    by the run:     attempt, time, step, steps (of the whole run), checkpoint (file name or null), lost_steps,
-                               skipped (list of {file, reason}), class (only where the hardware class is another one than that
-                               of the checkpoint: what differs)
+                               skipped (list of {file, reason}), at ([step, micro-batch, evaluations] that it went on from),
+                               class (only where the hardware class is another one than that of the checkpoint: what differs)
     signalled  by the task:    attempt, time, signal (name)
     saved      by the run:     attempt, time, step, checkpoint, seconds (from the signal to the published checkpoint)
     unsaved    by the run:     attempt, time, step, checkpoint (that stands, or null), reason: the disk was full, training goes on

@@ -18,9 +18,9 @@ PINS: Final = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA", "OMP_NUM
 
 
 def numerics(device: "torch.device", reduced_over: int | None = None) -> dict[str, str]:
-    """The facts that change bits. Two runs of one specification with equal facts have equal bits; a checkpoint is not
-    continued under others. On CUDA the CPU's class counts too: weights are drawn there. `reduced_over`: so many nodes, where ranks
-    add their gradients in the order of the network."""
+    """The facts that change bits. Two runs of one specification with equal facts have equal bits; a checkpoint is not continued
+    under others, unless the recipe has that marked. On CUDA the CPU's class counts too: weights are drawn there. `reduced_over`:
+    so many nodes, where ranks add their gradients in the order of the network."""
     import torch
 
     facts = {

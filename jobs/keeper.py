@@ -45,6 +45,7 @@ class Logbook:
             "metrics": asdict(self.metrics.mark()),
             "ledger": asdict(self.lines.mark()),
             "head": self.ledger.head,
+            "crossed": list(self.ledger.crossed),
         }
 
     def flush(self) -> None:

@@ -38,10 +38,12 @@ class Entry:
 class Ledger:
     """`ledger.jsonl`, open for appending after the line that `head` is the hash of.
 
-    `crossed`: what of the hardware class is another one than that of the line before. It stands in the next line, as `class`."""
+    `crossed`: what of the hardware class is another one than that of the line before."""
 
     def __init__(self, file: LineFile, head: str = START, crossed: Sequence[str] = ()) -> None:
-        self._file, self._crossed = file, crossed
+        self._file = file
+        self.crossed = list(crossed)
+        """It will stand in the next line, as `class`; a checkpoint takes it along until there is one."""
         self.head = head
         """sha256 of the last line, which the next one will carry."""
 
@@ -49,8 +51,8 @@ class Ledger:
         """Floats are written as `float.hex`: every bit, readable by any language."""
         values = {name: getattr(entry, name) for name in entry.__slots__}
         line = {name: value.hex() if isinstance(value, float) else value for name, value in values.items()}
-        if self._crossed:
-            line["class"], self._crossed = list(self._crossed), ()
+        if self.crossed:
+            line["class"], self.crossed = self.crossed, []
         line["previous"] = self.head
         self.head = hashlib.sha256(self._file.append(line)).hexdigest()
 

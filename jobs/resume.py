@@ -1,7 +1,7 @@
 """Bring a run to the newest checkpoint that is whole, is its own, and fits this machine; out loud about what was passed over."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from jobs.checkpoint import Checkpoints
@@ -49,11 +49,17 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
             "Restore them; or delete those checkpoints, to begin this seed anew"
         )
     crossed: list[str] = []
-    marks: dict[str, Any] = {"metrics": asdict(Mark()), "ledger": asdict(Mark()), "head": START}
+    marks: dict[str, Any] = {"metrics": asdict(Mark()), "ledger": asdict(Mark()), "head": START, "crossed": []}
     if found.state is not None:
         _check_origin(specification, found.state)
         crossed = _check_class(specification, found.state, numerics)
+        if crossed and found.state["base"] != state.base:
+            raise Unfit(
+                f"the frozen weights come out otherwise here, drawn from the seed as they are: {'; '.join(crossed)}"
+            )
         state.restore(found.state)
+        if state.progress.step == total and state.progress.evaluated > specification.recipe.training.epochs:
+            crossed = []  # nothing is left to compute
         marks = found.state["logbook"]
     checkpoints.settle(found, best=found.state is not None and found.state["best"])
     reached, step = steps(directory.ledger), state.progress.step
@@ -68,6 +74,7 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
             "checkpoint": found.file,
             "skipped": list(found.skipped),
             "lost_steps": max(0, reached - step),
+            "at": list(astuple(state.progress.position)),
             **({"class": crossed} if crossed else {}),
         },
     )
@@ -78,7 +85,7 @@ def resume(  # noqa: PLR0913, PLR0917 - each is one thing that a run goes on fro
     print(f"{specification.experiment} seed {specification.seed}, attempt {fence.attempt}: {start}{mark}", flush=True)
     lines = LineFile(directory.ledger, Mark(**marks["ledger"]), fence)
     metrics = LineFile(directory.metrics_file, Mark(**marks["metrics"]), fence)
-    return Resumed(found.file, Logbook(metrics, lines, Ledger(lines, marks["head"], crossed)))
+    return Resumed(found.file, Logbook(metrics, lines, Ledger(lines, marks["head"], [*marks["crossed"], *crossed])))
 
 
 def _marks(specification: Specification) -> Iterator[str]:

@@ -45,6 +45,8 @@ class AttemptRecord:
     """Steps of earlier attempts that it had to do again."""
     crossed: tuple[str, ...] = ()
     """What of the hardware class was another one than that of the checkpoint that it went on from."""
+    at: tuple[int, ...] = ()
+    """Where it went on: step, micro-batches of the next one, evaluations."""
     step: int | None = None
     """The last step that it finished, whether it was saved or not."""
     saved_step: int | None = None
@@ -94,9 +96,16 @@ def _started(record: AttemptRecord, line: Mapping[str, Any]) -> None:
 def _resumed(record: AttemptRecord, line: Mapping[str, Any]) -> None:
     record.first_step = line.get("step")
     record.checkpoint = line.get("checkpoint")
-    record.skipped = tuple(line.get("skipped") or ())
+    record.skipped = tuple(each for each in _list(line, "skipped") if isinstance(each, dict))
     record.lost_steps = line.get("lost_steps") or 0
-    record.crossed = tuple(line.get("class") or ())
+    record.crossed = tuple(each for each in _list(line, "class") if isinstance(each, str))
+    record.at = tuple(each for each in _list(line, "at") if isinstance(each, int))
+
+
+def _list(line: Mapping[str, Any], key: str) -> list[Any]:
+    """A user's own job writes such lines, too: what is no list there is none."""
+    value = line.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _signalled(record: AttemptRecord, line: Mapping[str, Any]) -> None:

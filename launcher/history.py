@@ -2,19 +2,21 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from jobs.contract import Cause, Exit
-from jobs.rundir import RunDir
+from jobs.rundir import RunDir, Tree
 from launcher.attempts import AttemptRecord
+from launcher.progress import provenance
 
 FAILED: Final = 2
 """Such a weight keeps a node from the next attempts."""
 WEIGHTS: Final = {Cause.NODE_FAILURE: 1, Cause.NOT_STARTED: 1, Cause.UNFIT: FAILED}
 """What a node that fails once may do better the next time; what it is not, it will not become."""
+NOT_REPRODUCIBLE: Final = "NOT REPRODUCIBLE"
 CRASHES: Final = frozenset({Cause.CRASHED, Cause.NODE_FAILURE})
 
 
@@ -35,15 +37,34 @@ def saved_step(run: RunDir, attempts: Sequence[AttemptRecord]) -> int:
 
 
 def crossings(attempts: Sequence[AttemptRecord]) -> list[AttemptRecord]:
-    """The attempts that went on to the bits of another hardware class, but those whose steps a later one did again."""
+    """The attempts that went on to the bits of another hardware class, but those whose work a later one did again."""
     found: list[AttemptRecord] = []
     for record in attempts:
         if record.first_step is None:
             continue
-        at, file = record.first_step, record.checkpoint
-        found = [each for each in found if (each.first_step or 0) <= at and each.checkpoint != file]
+        found = [each for each in found if _place(each) < _place(record)]
         if record.crossed:
             found.append(record)
+    return found
+
+
+def _place(record: AttemptRecord) -> tuple[int, ...]:
+    return record.at or (record.first_step or 0,)
+
+
+def marks(tree: Tree, attempts: Mapping[int, Sequence[AttemptRecord]]) -> list[str]:
+    """Why nobody would get the bits of an experiment again; mostly none. `attempts`: of each seed."""
+    origin, found = provenance(tree), []
+    recipe = origin.get("recipe")
+    numerics = recipe.get("numerics") if isinstance(recipe, dict) else None
+    if origin.get("dirty") or tree.patch.exists():
+        found.append("launched with --allow-dirty")
+    if isinstance(numerics, dict) and numerics.get("deterministic") is False:
+        found.append("numerics.deterministic is false")
+    for seed, history in attempts.items():
+        for each in crossings(history):
+            what = ", ".join(each.crossed)
+            found.append(f"seed {seed} went on in another hardware class at step {each.first_step} ({what})")
     return found
 
 

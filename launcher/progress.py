@@ -23,6 +23,7 @@ class Progress:
 
 
 TAIL: Final = 1 << 18
+LARGEST: Final = 1e300
 
 
 def progress(run: RunDir) -> Progress:
@@ -43,8 +44,15 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: line[key]
         for key, kind in (("step", int), ("epoch", int), ("val_loss", float | int), ("accuracy", float | int))
-        if isinstance(line.get(key), kind) and not isinstance(line[key], bool)
+        if isinstance(line.get(key), kind) and is_number(line[key])
     }
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one that can be shown and added: finite, not a truth value, not an integer of hundreds of digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < LARGEST
 
 
 def _steps(run: RunDir) -> int | None:

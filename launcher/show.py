@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.rundir import RunDir, Tree
+from launcher.attempts import attempts
 from launcher.experiments import is_default
+from launcher.history import NOT_REPRODUCIBLE, marks
 from launcher.plan import Plan
+from launcher.progress import is_number
 
 
 def as_json(plan: Plan, script: str) -> dict[str, Any]:
@@ -117,26 +120,23 @@ def finished(tree: Tree, seeds: Sequence[int]) -> str:
         lines.append(f"{'mean':>6}  {loss:>20}  {accuracy:>20}   ± standard deviation over {len(rows)} seeds")
     if len(rows) < len(seeds):
         lines.append(f"{len(rows)} of {len(seeds)} seeds are done.")
+    if why := marks(tree, {seed: attempts(tree.run(seed)) for seed in seeds}):
+        lines.append(f"{NOT_REPRODUCIBLE}: {'; '.join(why)}")
     return "\n".join(lines)
 
 
 def _over(rows: Sequence[tuple[int, Mapping[str, Any]]], key: str, shown: Callable[[Any], str]) -> str:
     """Mean and standard deviation over all of them; empty unless each has a number."""
-    values = [found[key] for _, found in rows if _is_number(found.get(key))]
+    values = [found[key] for _, found in rows if is_number(found.get(key))]
     return f"{shown(statistics.mean(values))} ± {shown(statistics.stdev(values))}" if len(values) == len(rows) else ""
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is one: a user's own job writes into its done.json what it likes."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _number(value: Any) -> str:
-    return f"{value:.4f}" if _is_number(value) else "-"
+    return f"{value:.4f}" if is_number(value) else "-"
 
 
 def _percent(value: Any) -> str:
-    return f"{value:.1%}" if _is_number(value) else "-"
+    return f"{value:.1%}" if is_number(value) else "-"
 
 
 def _done(run: RunDir) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,13 +12,12 @@ from typing import Any, Final
 from jobs.contract import Cause
 from jobs.rundir import Tree
 from launcher.errors import ExitCode, fail
-from launcher.history import Goodput, crossings, goodput, saved_step
+from launcher.history import NOT_REPRODUCIBLE, Goodput, goodput, marks, saved_step
 from launcher.progress import Progress, last_line, progress, provenance
 from launcher.recover import bring_back, recover
 from launcher.runstate import RunState, State, examine
 
 COLUMNS: Final = ("seed", "state", "step", "epoch", "val loss", "accuracy", "attempts", "where", "detail")
-NOT_REPRODUCIBLE: Final = "NOT REPRODUCIBLE: "
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 
@@ -78,17 +77,12 @@ def look(tree: Tree) -> Experiment:
         run = tree.run(state.seed)
         log = run.attempt_log(state.last.number) if state.last and state.last.number else None
         runs.append(Run(state, how_far := progress(run), log, _goodput(tree, state, how_far.step)))
-    return Experiment(tree, origin.get("commit"), tuple(_marks(tree, origin, runs)), tuple(runs))
-
-
-def _marks(tree: Tree, origin: Mapping[str, Any], runs: Iterable[Run]) -> Iterator[str]:
-    if origin.get("dirty") or tree.patch.exists():
-        yield "launched with --allow-dirty"
-    if ((origin.get("recipe") or {}).get("numerics") or {}).get("deterministic") is False:
-        yield "numerics.deterministic is false"
-    for run in runs:
-        for each in crossings(run.state.attempts):
-            yield f"seed {run.state.seed} went on in another hardware class at step {each.first_step} ({', '.join(each.crossed)})"
+    return Experiment(
+        tree,
+        origin.get("commit"),
+        tuple(marks(tree, {run.state.seed: run.state.attempts for run in runs})),
+        tuple(runs),
+    )
 
 
 def _goodput(tree: Tree, state: RunState, step: int | None) -> Goodput:
@@ -162,7 +156,7 @@ def _show(each: Experiment) -> None:
     if sys.stdout.isatty():
         _show_rich(head, each, rows)
     else:
-        _out(head + (f"  {NOT_REPRODUCIBLE}{'; '.join(each.marks)}" if each.marks else ""))
+        _out(head + (f"  {NOT_REPRODUCIBLE}: {'; '.join(each.marks)}" if each.marks else ""))
         widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
         for row in [COLUMNS, *rows]:
             _out("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -180,7 +174,7 @@ def _show_rich(head: str, each: Experiment, rows: Sequence[Sequence[str]]) -> No
     console = Console()
     title = Text(head, style="bold")
     if each.marks:
-        title.append(f"  {NOT_REPRODUCIBLE}{'; '.join(each.marks)}", style="bold red")
+        title.append(f"  {NOT_REPRODUCIBLE}: {'; '.join(each.marks)}", style="bold red")
     console.print(title)
     table = Table(box=None, header_style="dim", pad_edge=False)
     for column in COLUMNS:

@@ -36,7 +36,7 @@ MEANING = {
     "crash": "an exception",
     "kill": "SIGKILL by hand",
     "refuse": "its code in the store was changed, when it comes back",
-    "fenced": "somebody starts it by hand beside its job",
+    "fenced": "somebody takes its next attempt beside its job",
     "done": "it finishes",
 }
 

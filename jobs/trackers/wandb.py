@@ -1,7 +1,8 @@
 """Weights & Biases, and the one place that imports it: offline unless the recipe says online, and it sees only what is logged here.
 
 Offline, an attempt leaves a folder of its own with the run id of the attempts before it. `wandb sync --append` of all of them makes
-one run: steps that two attempts tell of are the same to the bit, so it does not matter whose line stays."""
+one run: steps that two attempts tell of are the same to the bit, so it does not matter whose line stays. (Not so where
+`numerics.other_class` is `mark`: the ledger has those that count.)"""
 
 import os
 from collections.abc import Mapping

@@ -1,5 +1,6 @@
 """Checkpoints: named and filled as R6 to R8 ask, whole or passed over, fenced, kept within bounds, and survived by the run."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -252,6 +253,47 @@ def test_run_checkpoint_of_other_numerics_goes_on_where_the_config_has_it_marked
     assert difference(run, calm) is not None
     (crossing,) = crossings(attempts(run))
     assert (crossing.number, crossing.first_step) == (2, step)
+
+
+def test_run_checkpoint_keeps_the_mark_until_there_is_a_line_for_it(tmp_path: Path) -> None:
+    """The attempt that crosses is stopped within its first step: the next one is of its class, and writes the line."""
+    changes = {"numerics": {"other_class": "mark"}}
+    calm = miniature.calm(miniature.make_tree(tmp_path / "calm", **changes))
+    path, run = stopped(tmp_path / "crossed", **changes)
+    step = len(list(read_lines(run.ledger)))
+    assert miniature.start(path, StopAfter(2), numerics={"class": "another"}) is Exit.SAVED
+    assert len(list(read_lines(run.ledger))) == step
+    assert miniature.start(path, StopFlag(), numerics={"class": "another"}) is Exit.DONE
+    assert [line["step"] for line in read_lines(run.ledger) if "class" in line] == [step + 1]
+    found = difference(calm, run)
+    assert found is not None
+    assert found.piece == "the hardware class"
+
+
+def test_run_checkpoint_that_is_the_last_has_nothing_to_mark(tmp_path: Path) -> None:
+    """Killed between the last checkpoint and the done marker: what is left is to write it."""
+    path = miniature.make_tree(tmp_path, numerics={"other_class": "mark"})
+    run = miniature.calm(path)
+    run.done.unlink()
+    assert miniature.start(path, StopFlag(), numerics={"class": "another"}) is Exit.DONE
+    assert crossings(attempts(run)) == []
+
+
+def test_run_checkpoint_of_frozen_weights_that_come_out_otherwise_is_for_another_machine(tmp_path: Path) -> None:
+    path, run = stopped(tmp_path, numerics={"other_class": "mark"})
+    file = newest(run)
+    content = torch.load(file, weights_only=True)
+    content["base"] = "2:0000000000000000"
+    torch.save(content, file)
+    manifest = file.with_name(f"{file.name}.json")
+    fields = json.loads(manifest.read_text())
+    data = file.read_bytes()
+    manifest.write_text(json.dumps({**fields, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}))
+    with pytest.raises(Refused) as same:
+        miniature.start(path, StopFlag())
+    assert not isinstance(same.value, Unfit)
+    with pytest.raises(Unfit, match="class: this -> another"):
+        miniature.start(path, StopFlag(), numerics={"class": "another"})
 
 
 class BreakAfter(StopFlag):

@@ -92,6 +92,7 @@ def test_a_run_that_crossed_into_another_class_is_marked_with_its_step(tree, cap
     show_status(tree.root.parent, None, False)
     head = capsys.readouterr().out.splitlines()[0]
     assert head.endswith("NOT REPRODUCIBLE: seed 1 went on in another hardware class at step 4 (gpu: A -> B)")
+    assert "NOT REPRODUCIBLE: seed 1 went on" in finished(tree, [0, 1]).splitlines()[-1]
 
 
 def test_a_run_that_is_not_deterministic_is_marked(tree, capsys):
@@ -110,8 +111,13 @@ def test_what_a_users_own_job_says_in_its_own_words_is_passed_over(tree, capsys)
     assert show_status(tree.root.parent, "tiny", False) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["0", "done", "20"]
     assert finished(tree, [0]).splitlines()[2].split() == ["0", "-", "->", "-", "-", "->", "-"]
-    publish_json(tree.run(1).done, {"val_loss": 0.5})
-    assert "± standard deviation over 2 seeds" in finished(tree, [0, 1])
+    for odd in (0.5, float("nan"), float("inf"), 10**400):
+        publish_json(tree.run(1).done, {"val_loss": odd})
+        assert "± standard deviation over 2 seeds" in finished(tree, [0, 1])
+        assert show_status(tree.root.parent, "tiny", True) == 0
+    for odd in (3, "gpu", [1], {"gpu": 1}):
+        append_line(tree.run(1).events, {"event": Event.RESUMED, "attempt": 3, "step": 5, "class": odd, "skipped": odd})
+        assert show_status(tree.root.parent, "tiny", False) == 0
 
 
 def test_as_json(tree, capsys):
