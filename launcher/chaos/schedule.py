@@ -45,7 +45,8 @@ SLURM: Final = (
     Kind("kill-in-grace", notice=False, words="SIGTERM, and SIGKILL while it saves"),
     Kind("node-down", notice=False, words="its node is set DOWN", patience=300),
     Kind("node-silent", notice=False, words="the daemon of its node stops, and the run there goes on", patience=900),
-    Kind("disk-full", notice=True, words="no room on the file system of its tree, for a while"),
+    # A run that ends of it has no room to say so: the disk is not left full until it does
+    Kind("disk-full", notice=True, words="no room on the file system of its tree, for a while", patience=30),
 )
 LOCAL: Final = (
     Kind("term", notice=True, words="SIGTERM to the task"),
@@ -55,7 +56,8 @@ LOCAL: Final = (
     Kind("kill-run", notice=False, words="SIGKILL to the run alone"),
     Kind("kill-in-grace", notice=False, words="SIGTERM, and SIGKILL while it saves"),
     Kind("launcher-killed", notice=True, words="SIGKILL to the launcher"),
-    Kind("disk-full", notice=True, words="no room on the file system of its tree, for a while"),
+    # A run that ends of it has no room to say so: the disk is not left full until it does
+    Kind("disk-full", notice=True, words="no room on the file system of its tree, for a while", patience=30),
 )
 NEAR_END: Final = 0.95
 """No blow is aimed at the last steps: the run would be done before it falls."""
