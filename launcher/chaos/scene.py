@@ -78,6 +78,8 @@ def disk_full(scene: Scene, target: Target, attempt: AttemptRecord) -> Iterator[
     """Takes all that is free, and gives it back once a checkpoint could not be written, or the run has ended of it."""
     del scene
     filler = target.run.root / "full"
+    if why := fillable(filler):  # asked again: what was mounted there may be gone, and this would be everybody's disk
+        raise UnableError(why)
     before = _unsaved(target)
     try:
         _fill(filler)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from project import Project, make_project
 
-from launcher.chaos.scene import fillable
+from launcher.chaos.scene import UnableError, disk_full, fillable
 
 
 @pytest.fixture
@@ -52,6 +52,10 @@ def test_chaos_only_a_small_file_system_is_filled(tmp_path: Path, monkeypatch: p
     assert fillable(tmp_path / "not" / "there" / "yet") == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40))
     assert "1024 GiB" in fillable(tmp_path)
+    target = SimpleNamespace(run=SimpleNamespace(root=tmp_path, events=tmp_path / "events.jsonl"))
+    with pytest.raises(UnableError, match="1024 GiB"), disk_full(SimpleNamespace(), target, SimpleNamespace(number=1)):
+        raise AssertionError("filled")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_chaos_a_launch_that_cannot_be_is_told_once(project: Project) -> None:
