@@ -1,11 +1,12 @@
 """What a beaten twin is worth beside the calm one: the same bits, every step once, what each blow cost."""
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobs.contract import Cause
+from jobs.contract import Cause, Event
 from jobs.files import read_lines
 from jobs.rundir import RunDir
 from launcher import batch
@@ -70,7 +71,7 @@ def judge(calm: RunDir, beaten: RunDir, dealt: Sequence[Dealt], course: Course, 
         identical=compared == "identical",
         compared=compared,
         gaps=tuple(gaps(beaten)) if done else (),
-        losses=tuple(losses(history, dealt, course)),
+        losses=tuple(losses(history, dealt, course, unsaved(beaten))),
         goodput=goodput(history, course.steps if done else None, course.steps if done else 0),
         attempts=len(history),
         causes=causes,
@@ -103,8 +104,15 @@ def _sequence(name: str, numbers: Sequence[Any], first: int) -> list[str]:
     return []
 
 
-def losses(history: Sequence[AttemptRecord], dealt: Sequence[Dealt], course: Course) -> list[Loss]:
-    """For each attempt that did steps and had a successor: what that one found to do again."""
+def unsaved(beaten: RunDir) -> Counter[int]:
+    """Checkpoints that found no room, by attempt."""
+    return Counter(int(line["attempt"]) for line in read_lines(beaten.events) if line.get("event") == Event.UNSAVED)
+
+
+def losses(
+    history: Sequence[AttemptRecord], dealt: Sequence[Dealt], course: Course, without_room: Mapping[int, int]
+) -> list[Loss]:
+    """For each attempt that did steps and had a successor: what that one found to do again. `without_room`: see `unsaved`."""
     blows = {each.attempt: each.blow.kind for each in dealt if each.landed and not _harmless(each)}
     found: list[Loss] = []
     before: AttemptRecord | None = None
@@ -115,8 +123,9 @@ def losses(history: Sequence[AttemptRecord], dealt: Sequence[Dealt], course: Cou
             kind = blows.get(before.number)
             name = kind.name if kind else f"{UNAIMED}: {before.cause or 'unnamed'}"
             noticed = kind.notice if kind else before.cause in NOTICED
-            # A checkpoint stands before the next but one begins: training waits for it.
-            found.append(Loss(before.number, name, record.lost_steps, 0 if noticed else 2 * course.interval))
+            # A checkpoint stands before the next but one begins: training waits for it. One without room is left out.
+            most = (2 + without_room.get(before.number, 0)) * course.interval
+            found.append(Loss(before.number, name, record.lost_steps, 0 if noticed else most))
         before = record
     return found
 

@@ -11,7 +11,7 @@ from launcher.attempts import AttemptRecord
 from launcher.chaos.beater import Dealt
 from launcher.chaos.report import Report
 from launcher.chaos.schedule import SLURM, Blow, Course, Moment
-from launcher.chaos.verdict import RunVerdict, gaps, judge, losses
+from launcher.chaos.verdict import RunVerdict, gaps, judge, losses, unsaved
 from launcher.history import Goodput
 
 COURSE = Course(steps=9, per_epoch=3, interval=2)
@@ -96,17 +96,32 @@ def test_chaos_what_a_blow_may_cost(tmp_path: Path) -> None:
         ]
 
     for kind, lost, good in [("preempt", 0, True), ("preempt", 1, False), ("kill", 4, True), ("kill", 5, False)]:
-        (loss,) = losses(history("crashed", lost), [dealt(kind)], COURSE)
+        (loss,) = losses(history("crashed", lost), [dealt(kind)], COURSE, {})
         assert (loss.kind, loss.steps, verdict(losses=(loss,)).good) == (kind, lost, good)
-    (loss,) = losses(history("time limit", 1), [], COURSE)
+    (loss,) = losses(history("time limit", 1), [], COURSE, {})
     assert (loss.kind, loss.allowed) == ("no blow: time limit", 0)
     # A blow without effect excuses nothing, and accuses nothing: what ended the attempt was something else
     for kind, cause, allowed in [("kill", "preempted", 0), ("signals", "node failure", 4)]:
-        (loss,) = losses(history(cause, 1), [dealt(kind, landed=False)], COURSE)
+        (loss,) = losses(history(cause, 1), [dealt(kind, landed=False)], COURSE, {})
         assert (loss.kind, loss.allowed) == (f"no blow: {cause}", allowed)
     # A full disk lets the run go on: what ended it was another blow
-    (loss,) = losses(history("crashed", 1), [dealt("disk-full")], COURSE)
+    (loss,) = losses(history("crashed", 1), [dealt("disk-full")], COURSE, {})
     assert loss.kind == "no blow: crashed"
+    # What it left without room is no fault of the kill that came later, in the same attempt
+    (loss,) = losses(history("crashed", 5), [dealt("kill")], COURSE, {1: 1})
+    assert (loss.allowed, verdict(losses=(loss,)).good) == (6, True)
+    (loss,) = losses(history("crashed", 5), [dealt("kill")], COURSE, {2: 1})
+    assert (loss.allowed, verdict(losses=(loss,)).good) == (4, False)
+    (loss,) = losses(history("preempted", 1), [dealt("preempt")], COURSE, {1: 1})
+    assert loss.allowed == 0
+
+
+def test_chaos_checkpoints_without_room_are_counted_by_attempt(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "x", 0)
+    run.logs.mkdir(parents=True)
+    lines = [{"event": "unsaved", "attempt": attempt} for attempt in (1, 3, 3)] + [{"event": "saved", "attempt": 3}]
+    run.events.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"event": "unsaved", "att')
+    assert unsaved(run) == {1: 1, 3: 2}
 
 
 def test_chaos_a_blow_that_was_never_dealt_is_not_counted_as_dealt() -> None:
